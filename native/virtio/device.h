@@ -1,0 +1,67 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/event_loop.h"
+#include "memory/guest_memory.h"
+#include "virtio/queue.h"
+
+namespace tsvmm::virtio {
+
+inline constexpr uint64_t kFeatureIndirect = uint64_t{1} << 28;    // VIRTIO_F_INDIRECT_DESC
+inline constexpr uint64_t kFeatureEventIndex = uint64_t{1} << 29;  // VIRTIO_F_EVENT_IDX
+inline constexpr uint64_t kFeatureVersion1 = uint64_t{1} << 32;    // VIRTIO_F_VERSION_1
+
+/// What every device counts; read from any thread.
+struct Metrics {
+  std::atomic<uint64_t> requests{0};
+  std::atomic<uint64_t> bytesRead{0};     ///< from the guest's point of view
+  std::atomic<uint64_t> bytesWritten{0};  ///< from the guest's point of view
+  std::atomic<uint64_t> errors{0};
+  std::atomic<uint64_t> interrupts{0};
+  std::atomic<uint64_t> notifications{0};
+};
+
+/// What the transport gives a device. All calls on the I/O thread.
+class Host {
+ public:
+  virtual ~Host() = default;
+  virtual EventLoop& loop() = 0;
+  virtual const GuestMemory& memory() = 0;
+  /// The queues; those the driver did not set up are not enabled().
+  virtual Queue& queue(uint16_t index) = 0;
+  virtual uint64_t features() = 0;
+  /// Interrupts the driver if it wants to hear of what was pushed to the queue.
+  virtual void signalQueue(uint16_t index) = 0;
+  /// Replaces bytes of the configuration space and tells the driver (configuration change notification).
+  virtual void updateConfig(uint32_t offset, std::span<const uint8_t> bytes) = 0;
+  /// The device cannot go on: sets DEVICE_NEEDS_RESET, tells the driver and the log. The queues are not served until reset.
+  virtual void fail(const std::string& reason) = 0;
+  /// A line for the machine's log.
+  virtual void log(const std::string& message) = 0;
+};
+
+/// A virtio device's hot path: what it does per request. What it *is* (id, features, queue sizes, configuration space) is
+/// described in TypeScript and handed to the transport. Every method runs on the I/O thread; none may block.
+class Device {
+ public:
+  virtual ~Device() = default;
+  /// The driver has set DRIVER_OK. `host` stays valid until reset() or destruction.
+  virtual void activate(Host& host) = 0;
+  /// The driver has notified queue `index` (which is enabled), or the transport found it worth a look.
+  virtual void notify(uint16_t index) = 0;
+  /// The driver has reset the device: forget the host, the queues and every chain. When it returns, nothing of
+  /// the device touches guest memory any more.
+  virtual void reset() = 0;
+  /// The driver wrote to the configuration space.
+  virtual void configWritten(uint32_t /*offset*/, std::span<const uint8_t> /*bytes*/) {}
+
+  Metrics metrics;
+};
+
+}  // namespace tsvmm::virtio

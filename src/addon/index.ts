@@ -1,0 +1,46 @@
+/**
+ * The native addon, typed. Nothing else in the project touches it untyped; each function is documented where the
+ * layer that uses it wraps it.
+ */
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { NativeBlkOptions } from './virtio.js';
+
+export type * from './virtio.js';
+
+/** A native virtio device, as its factory returns it. `device` is an external value only the machine can open. */
+export interface NativeDevice {
+  readonly device: object;
+}
+
+/** What the addon exports. */
+export interface Addon {
+  createVirtioBlk(options: NativeBlkOptions): NativeDevice;
+}
+
+let loaded: Addon | undefined;
+
+/** The folder of the package: where package.json is. */
+export function packageRoot(): string {
+  return root;
+}
+
+const here = dirname(fileURLToPath(import.meta.url));
+// dist/tsvmm.cjs or dist/index.js: one up. Compiled tests: out/js/src/addon: four up.
+const root = here.endsWith('dist') ? dirname(here) : join(here, '../../../..');
+
+/** Loads the addon on first use. Throws an Error that says how to build it if it is not there. */
+export function addon(): Addon {
+  if (loaded === undefined) {
+    const require = createRequire(import.meta.url);
+    const path = join(root, 'build/Release/tsvmm.node');
+    try {
+      loaded = require(path) as Addon;
+    } catch (error) {
+      const reason = error instanceof Error ? error.message.split('\n')[0] : String(error);
+      throw new Error(`the native addon does not load (${reason}); build it with: npm run build`);
+    }
+  }
+  return loaded;
+}

@@ -47,7 +47,8 @@ class EventLoop {
 
   /// Runs `function` on the loop, in the order of posting. Silently dropped when the loop has stopped.
   void post(Function function);
-  /// Runs `function` on the loop and returns when it has; directly if called on the loop or when the loop does not run.
+  /// Runs `function` on the loop and returns when it has; directly if called on the loop or when the loop
+  /// does not run.
   void call(const Function& function);
   bool inLoop() const { return std::this_thread::get_id() == thread_.get_id(); }
 

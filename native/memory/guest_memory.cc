@@ -71,7 +71,8 @@ int GuestMemory::load(int fd, uint64_t fileOffset, uint64_t address, uint64_t le
   }
   size_t done = 0;
   while (done < length) {
-    const ssize_t n = pread(fd, to->unsafeData() + done, length - done, static_cast<off_t>(fileOffset + done));
+    const ssize_t n =
+        pread(fd, to->unsafeData() + done, length - done, static_cast<off_t>(fileOffset + done));
     if (n < 0 && errno == EINTR) {
       continue;
     }

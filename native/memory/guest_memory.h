@@ -23,14 +23,17 @@ class GuestSlice {
   size_t size() const { return size_; }
   /// Copies out; `offset + length` must be within size().
   void read(size_t offset, void* to, size_t length) const { std::memcpy(to, data_ + offset, length); }
-  void write(size_t offset, const void* from, size_t length) const { std::memcpy(data_ + offset, from, length); }
+  void write(size_t offset, const void* from, size_t length) const {
+    std::memcpy(data_ + offset, from, length);
+  }
   void fill(uint8_t value) const { std::memset(data_, value, size_); }
   /// The first `length` bytes from `offset` on; clamped to the slice.
   GuestSlice part(size_t offset, size_t length) const {
     const size_t from = std::min(offset, size_);
     return {data_ + from, std::min(length, size_ - from)};
   }
-  /// For system calls that move bytes (readv, sendmsg, io_uring): the kernel takes the guest's races, C++ does not look.
+  /// For system calls that move bytes (readv, sendmsg, io_uring): the kernel takes the guest's races, C++
+  /// does not look.
   iovec unsafeIovec() const { return {data_, size_}; }
   uint8_t* unsafeData() const { return data_; }
 
@@ -42,8 +45,8 @@ class GuestSlice {
   size_t size_ = 0;
 };
 
-/// Guest physical memory. RAM regions are mapped once and stay where they are for the life of the object, so a
-/// slice remains valid as long as the GuestMemory does.
+/// Guest physical memory. RAM regions are mapped once and stay where they are for the life of the object, so
+/// a slice remains valid as long as the GuestMemory does.
 class GuestMemory {
  public:
   enum class Backing { kAnonymous, kMemfd };
@@ -62,7 +65,8 @@ class GuestMemory {
     bool hugePages = true;  ///< ask for transparent huge pages
   };
 
-  /// Regions must be page aligned, ascending and must not overlap. Throws std::invalid_argument or std::system_error.
+  /// Regions must be page aligned, ascending and must not overlap. Throws std::invalid_argument or
+  /// std::system_error.
   GuestMemory(const std::vector<RegionSpec>& regions, Options options);
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
@@ -72,7 +76,8 @@ class GuestMemory {
   uint64_t size() const { return size_; }
   int memfd() const { return memfd_.get(); }
 
-  /// The one bounds check: nothing unless `[address, address + length)` is wholly inside one region, without overflow.
+  /// The one bounds check: nothing unless `[address, address + length)` is wholly inside one region, without
+  /// overflow.
   std::optional<GuestSlice> slice(uint64_t address, uint64_t length) const noexcept {
     for (const Region& region : regions_) {
       if (address >= region.address && address - region.address < region.size) {
@@ -109,8 +114,8 @@ class GuestMemory {
     return true;
   }
 
-  /// Reads `length` bytes of `fd` from `fileOffset` on to guest RAM at `address`; 0 or an errno (EFAULT: outside RAM,
-  /// ENODATA: the file is shorter).
+  /// Reads `length` bytes of `fd` from `fileOffset` on to guest RAM at `address`; 0 or an errno (EFAULT:
+  /// outside RAM, ENODATA: the file is shorter).
   int load(int fd, uint64_t fileOffset, uint64_t address, uint64_t length) const noexcept;
 
  private:

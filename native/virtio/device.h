@@ -40,14 +40,16 @@ class Host {
   virtual void signalQueue(uint16_t index) = 0;
   /// Replaces bytes of the configuration space and tells the driver (configuration change notification).
   virtual void updateConfig(uint32_t offset, std::span<const uint8_t> bytes) = 0;
-  /// The device cannot go on: sets DEVICE_NEEDS_RESET, tells the driver and the log. The queues are not served until reset.
+  /// The device cannot go on: sets DEVICE_NEEDS_RESET, tells the driver and the log. The queues are not
+  /// served until reset.
   virtual void fail(const std::string& reason) = 0;
   /// A line for the machine's log.
   virtual void log(const std::string& message) = 0;
 };
 
-/// A virtio device's hot path: what it does per request. What it *is* (id, features, queue sizes, configuration space) is
-/// described in TypeScript and handed to the transport. Every method runs on the I/O thread; none may block.
+/// A virtio device's hot path: what it does per request. What it *is* (id, features, queue sizes,
+/// configuration space) is described in TypeScript and handed to the transport. Every method runs on the I/O
+/// thread; none may block.
 class Device {
  public:
   virtual ~Device() = default;
@@ -55,8 +57,8 @@ class Device {
   virtual void activate(Host& host) = 0;
   /// The driver has notified queue `index` (which is enabled), or the transport found it worth a look.
   virtual void notify(uint16_t index) = 0;
-  /// The driver has reset the device: forget the host, the queues and every chain. When it returns, nothing of
-  /// the device touches guest memory any more.
+  /// The driver has reset the device: forget the host, the queues and every chain. When it returns, nothing
+  /// of the device touches guest memory any more.
   virtual void reset() = 0;
   /// The driver wrote to the configuration space.
   virtual void configWritten(uint32_t /*offset*/, std::span<const uint8_t> /*bytes*/) {}

@@ -10,8 +10,9 @@
 
 namespace tsvmm::virtio {
 
-/// One buffer as the driver queued it: what the device may read, then what it may write (virtio 1.2, 2.7.4.2).
-/// Reading and writing go front to back; every access is bounded by what the chain holds.
+/// One buffer as the driver queued it: what the device may read, then what it may write
+/// (virtio 1.2, 2.7.4.2). Reading and writing go front to back; every access is bounded by what the chain
+/// holds.
 class Chain {
  public:
   uint16_t head() const { return head_; }
@@ -43,8 +44,8 @@ class Chain {
   /// advanceWritten(), so that the used length never exceeds what was stored.
   std::vector<iovec> writableIovecs(uint64_t limit) const;
   void advanceWritten(uint64_t length);
-  /// Copies to an absolute offset of the writable part without moving the position (a status byte at the end, a header
-  /// filled in later); false if it does not fit.
+  /// Copies to an absolute offset of the writable part without moving the position (a status byte at the end,
+  /// a header filled in later); false if it does not fit.
   bool writeAt(uint64_t offset, const void* from, size_t length);
   /// How many bytes from the start of the writable part on have been written: the used length.
   uint32_t written() const { return static_cast<uint32_t>(writeAt_); }
@@ -77,14 +78,16 @@ struct QueueState {
   uint16_t nextUsed = 0;
 };
 
-/// The device's side of a split virtqueue (virtio 1.2, 2.7) with indirect descriptors and event index. Belongs to one
-/// thread. Once the driver breaks a rule the queue is `broken()` and yields nothing more until it is configured anew.
+/// The device's side of a split virtqueue (virtio 1.2, 2.7) with indirect descriptors and event index.
+/// Belongs to one thread. Once the driver breaks a rule the queue is `broken()` and yields nothing more until
+/// it is configured anew.
 class Queue {
  public:
   enum class Pop { kEmpty, kChain, kBroken };
 
   /// Checks size, alignment and that all three rings lie in RAM. Returns what is wrong, or nullptr.
-  const char* configure(const GuestMemory& memory, const QueueConfig& config, uint16_t maxSize, uint64_t features);
+  const char* configure(const GuestMemory& memory, const QueueConfig& config, uint16_t maxSize,
+                        uint64_t features);
   void disable() { *this = Queue(); }
 
   bool enabled() const { return memory_ != nullptr; }
@@ -113,8 +116,9 @@ class Queue {
   /// Asks for a notification of the next buffer. Returns true if one has come meanwhile: serve it first.
   bool enableNotifications();
 
-  /// Serves what is available: `serve(Chain&)` returns false to stop (the chain is put back and notifications are off: the device
-  /// continues by itself). At most two rounds of the ring; returns true if the caller should come again (post itself).
+  /// Serves what is available: `serve(Chain&)` returns false to stop (the chain is put back and notifications
+  /// are off: the device continues by itself). At most two rounds of the ring; returns true if the caller
+  /// should come again (post itself).
   template <typename Serve>
   bool drain(Serve&& serve) {
     uint32_t budget = 2u * size_;
@@ -165,7 +169,7 @@ class Queue {
   uint16_t nextAvailable_ = 0;
   uint16_t nextUsed_ = 0;
   uint16_t signalledUsed_ = 0;
-  bool signalledValid_ = false;
+  uint32_t inFlight_ = 0;
 };
 
 }  // namespace tsvmm::virtio

@@ -5,8 +5,12 @@
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { KvmAddon } from './kvm.js';
+import type { MemoryAddon } from './memory.js';
 import type { NativeBlkOptions } from './virtio.js';
 
+export type * from './kvm.js';
+export type * from './memory.js';
 export type * from './virtio.js';
 
 /** A native virtio device, as its factory returns it. `device` is an external value only the machine can open. */
@@ -15,7 +19,7 @@ export interface NativeDevice {
 }
 
 /** What the addon exports. */
-export interface Addon {
+export interface Addon extends KvmAddon, MemoryAddon {
   createVirtioBlk(options: NativeBlkOptions): NativeDevice;
 }
 

@@ -38,6 +38,8 @@ class Host {
   virtual uint64_t features() = 0;
   /// Interrupts the driver if it wants to hear of what was pushed to the queue.
   virtual void signalQueue(uint16_t index) = 0;
+  /// Interrupts the driver for used buffers whatever the native queue knows: for a device that serves the rings itself.
+  virtual void interruptDriver() {}
   /// Replaces bytes of the configuration space and tells the driver (configuration change notification).
   virtual void updateConfig(uint32_t offset, std::span<const uint8_t> bytes) = 0;
   /// The device cannot go on: sets DEVICE_NEEDS_RESET, tells the driver and the log. The queues are not

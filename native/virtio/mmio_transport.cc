@@ -385,6 +385,8 @@ void MmioTransport::signalQueue(uint16_t index) {
   }
 }
 
+void MmioTransport::interruptDriver() { interrupt(kUsedBuffer); }
+
 void MmioTransport::updateConfig(uint32_t offset, std::span<const uint8_t> bytes) {
   bool live;
   {

@@ -57,6 +57,7 @@ class MmioTransport : public BusDevice, public Host {
   Queue& queue(uint16_t index) override { return queues_[index]; }
   uint64_t features() override { return driverFeatures_; }
   void signalQueue(uint16_t index) override;
+  void interruptDriver() override;
   void updateConfig(uint32_t offset, std::span<const uint8_t> bytes) override;
   void fail(const std::string& reason) override;
   void log(const std::string& message) override;

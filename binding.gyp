@@ -1,0 +1,15 @@
+{
+  # For who builds with node-gyp: the same list of sources as CMakeLists.txt, into the same build/Release/tsvmm.node.
+  'targets': [
+    {
+      'target_name': 'tsvmm',
+      'sources': ['<!@(cat native/sources.txt)'],
+      'include_dirs': ['native'],
+      'defines': ['NAPI_VERSION=9', 'NAPI_CPP_EXCEPTIONS'],
+      'cflags': ['-Wall', '-Wextra', '-Werror', '-fvisibility=hidden', '-isystem ../node_modules/node-addon-api'],
+      'cflags!': ['-fno-exceptions'],
+      'cflags_cc': ['-std=c++20', '-fexceptions'],
+      'cflags_cc!': ['-fno-exceptions', '-std=gnu++17', '-std=gnu++20', '-fno-rtti'],
+    }
+  ]
+}

@@ -6,22 +6,17 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { KvmAddon } from './kvm.js';
+import type { MachineAddon } from './machine.js';
 import type { MemoryAddon } from './memory.js';
-import type { NativeBlkOptions } from './virtio.js';
+import type { VirtioAddon } from './virtio.js';
 
 export type * from './kvm.js';
+export type * from './machine.js';
 export type * from './memory.js';
 export type * from './virtio.js';
 
-/** A native virtio device, as its factory returns it. `device` is an external value only the machine can open. */
-export interface NativeDevice {
-  readonly device: object;
-}
-
 /** What the addon exports. */
-export interface Addon extends KvmAddon, MemoryAddon {
-  createVirtioBlk(options: NativeBlkOptions): NativeDevice;
-}
+export interface Addon extends KvmAddon, MemoryAddon, MachineAddon, VirtioAddon {}
 
 let loaded: Addon | undefined;
 

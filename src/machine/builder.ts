@@ -1,0 +1,153 @@
+/**
+ * The story of a boot, top to bottom: from a configuration to a machine whose first vCPU stands before the kernel's first
+ * instruction. What the first instruction does not need is not here.
+ */
+import { addon } from '../addon/index.js';
+import { type AcpiDevice, buildAcpiTables } from '../boot/acpi/tables.js';
+import { BOOT_PARAMS_SIZE, buildBootParams } from '../boot/boot-params.js';
+import { encodeCommandLine, joinCommandLine } from '../boot/command-line.js';
+import { buildGdt, linux64Entry } from '../boot/entry.js';
+import { openKernel } from '../boot/kernel.js';
+import { identityPageTables } from '../boot/page-tables.js';
+import { openInitrd, placeInitrd } from '../boot/placement.js';
+import { KVM_CAP_TSC_DEADLINE_TIMER } from '../kvm/constants.js';
+import { adaptCpuid } from '../kvm/cpuid.js';
+import { Kvm } from '../kvm/kvm.js';
+import type { Vm } from '../kvm/vm.js';
+import { GuestMemory } from '../memory/guest-memory.js';
+import * as layout from '../memory/layout.js';
+import { describeDevices } from './devices.js';
+import { checkConfig, type MachineConfig } from './config.js';
+import { defaultCommandLine } from './defaults.js';
+import { MachineError } from './error.js';
+import type { MachineEvents, MachineParts } from './machine.js';
+import { bootVcpu } from './vcpu.js';
+
+export function buildMachine(config: MachineConfig, events: MachineEvents): MachineParts {
+  checkConfig(config);
+  const { timeline } = config;
+  const release: (() => void)[] = [];
+  try {
+    // The addon first: all else needs it.
+    const native = addon();
+    timeline?.mark('addon');
+
+    // The kernel as a plan: which bytes of which file go where, and where it is entered. Nothing is read yet.
+    const kernel = openKernel(config.kernel.path, {
+      decompress: config.kernel.decompress ?? 'host',
+      cacheDirectory: config.kernel.cacheDirectory,
+    });
+    release.push(() => kernel.close());
+    const initrd = config.kernel.initrd === undefined ? undefined : openInitrd(config.kernel.initrd);
+    if (initrd !== undefined) release.push(() => initrd.close());
+    timeline?.mark('kernel');
+
+    // RAM: mapped, not touched. The kernel and the initramfs are read to their places.
+    const ram = layout.ramRegions(config.memory);
+    const lowRam = ram[0]?.size ?? 0;
+    const memory = GuestMemory.create(ram, { backing: config.memoryBacking ?? 'anonymous' });
+    release.push(() => memory.close());
+    const initrdRange =
+      initrd && placeInitrd(initrd.size, lowRam, kernel.initrdAddressMax, kernel, initrd.path);
+    kernel.load(memory);
+    if (initrd !== undefined && initrdRange !== undefined) memory.load(initrd.fd, 0, initrdRange.address, initrd.size);
+    timeline?.mark('memory');
+
+    // The virtual machine, its interrupt controllers, and its memory: a slot a region.
+    const kvm = Kvm.open();
+    release.push(() => kvm.close());
+    const vm = kvm.createVm();
+    release.push(() => vm.close());
+    vm.setTssAddress(0xfffb_d000);
+    vm.createIrqchip();
+    vm.createPit2();
+    memory.regions.forEach(({ address, size, host }, slot) => {
+      vm.setUserMemoryRegion({ slot, address, size, host });
+    });
+    timeline?.mark('vm');
+
+    // The devices, on the two buses.
+    const machine = new native.NativeMachine(vm.fd, memory.native, events.listener);
+    release.unshift(() => machine.close());
+    const interruptLine = (gsi: number): number => assignInterrupt(vm, gsi, release);
+    machine.addPower(layout.POWER_ADDRESS, layout.PVPANIC_ADDRESS);
+    machine.addTimelinePort(TIMELINE_PORT);
+    if (config.serial !== undefined) {
+      machine.addSerial(layout.COM1_PORT, interruptLine(layout.COM1_GSI), config.serial);
+    }
+    for (const device of config.devices ?? []) {
+      machine.addScriptDevice(
+        device.space,
+        device.base,
+        device.length,
+        (offset, size) => device.read?.(offset, size) ?? -1,
+        (offset, size, value) => device.write?.(offset, size, value),
+      );
+    }
+    const { descriptions, vsock } = describeDevices(config, () => memory, release);
+    const acpiDevices = descriptions.map((description, index): AcpiDevice => {
+      const gsi = layout.VIRTIO_MMIO_GSIS[index];
+      if (gsi === undefined) {
+        throw new MachineError(`too many devices: a machine has room for ${layout.VIRTIO_MMIO_GSIS.length}`);
+      }
+      const address = layout.VIRTIO_MMIO_ADDRESS + index * layout.VIRTIO_MMIO_STRIDE;
+      machine.addVirtioMmio(address, interruptLine(gsi), description);
+      return { address, size: layout.VIRTIO_MMIO_SIZE, gsi };
+    });
+    timeline?.mark('devices');
+
+    // What the kernel is told: the command line, the ACPI tables, and the zero page that points at them.
+    const commandLine = joinCommandLine(defaultCommandLine(config), config.kernel.commandLine);
+    memory.write(layout.COMMAND_LINE_ADDRESS, encodeCommandLine(commandLine, kernel.commandLineMax));
+    memory.write(
+      layout.ACPI_ADDRESS,
+      buildAcpiTables({
+        address: layout.ACPI_ADDRESS,
+        cpus: config.cpus,
+        virtioDevices: acpiDevices,
+        serial: config.serial !== undefined,
+      }),
+    );
+    const zeroPage = buildBootParams({
+      setupHeader: kernel.setupHeader,
+      commandLineAddress: layout.COMMAND_LINE_ADDRESS,
+      ...(initrdRange === undefined ? {} : { initrd: initrdRange }),
+      e820: layout.e820(config.memory),
+      acpiRsdp: layout.ACPI_ADDRESS,
+    });
+    memory.write(layout.ZERO_PAGE_ADDRESS, zeroPage.subarray(0, BOOT_PARAMS_SIZE));
+
+    // The vCPUs. The first stands at the kernel's 64-bit entry; the others wait to be woken by it.
+    const entry = linux64Entry(kernel.entry, layout.ZERO_PAGE_ADDRESS, layout.PAGE_TABLES_ADDRESS);
+    memory.write(layout.GDT_ADDRESS, buildGdt(entry));
+    memory.write(layout.PAGE_TABLES_ADDRESS, identityPageTables(layout.PAGE_TABLES_ADDRESS, 1));
+    const cpuid = kvm.supportedCpuid();
+    const tscDeadline = kvm.checkExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    const vcpus = Array.from({ length: config.cpus }, (_, id) => {
+      const vcpu = vm.createVcpu(id);
+      release.push(() => vcpu.close());
+      adaptCpuid(cpuid, { apicId: id, vcpus: config.cpus, tscDeadline });
+      vcpu.setCpuid2(cpuid);
+      if (id === 0) bootVcpu(vcpu, entry);
+      machine.addVcpu(vcpu.fd, kvm.vcpuMmapSize);
+      return vcpu;
+    });
+    timeline?.mark('vcpus');
+    return { native: machine, vm, vcpus, memory, vsock, timeline, release };
+  } catch (error) {
+    for (const undo of release) undo();
+    throw error;
+  }
+}
+
+/** A guest that writes a byte there tells how far its start has come (see Machine.collectTimeline). */
+const TIMELINE_PORT = 0x5f0;
+
+/** An eventfd that raises `gsi` when it is written. */
+function assignInterrupt(vm: Vm, gsi: number, release: (() => void)[]): number {
+  const fd = addon().eventfd(0);
+  if (fd < 0) throw new MachineError(`no eventfd for an interrupt: errno ${-fd}`);
+  release.push(() => addon().close(fd));
+  vm.assignIrqfd(fd, gsi);
+  return fd;
+}

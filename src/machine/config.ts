@@ -1,0 +1,89 @@
+import type { ScriptDevice } from '../devices/script-device.js';
+import type { ScriptVirtioDevice } from '../virtio/script-device.js';
+import { MachineError } from './error.js';
+import type { Timeline } from './timeline.js';
+
+/** One microVM as a value: everything that {@link Machine.create} needs to know. */
+export interface MachineConfig {
+  /** Guest RAM in bytes, a multiple of 4096, at least 16 MiB. */
+  readonly memory: number;
+  /** vCPUs, 1 to 254. */
+  readonly cpus: number;
+  readonly kernel: KernelConfig;
+  /** The 16550 serial port at COM1 on these descriptors; without it there is none, and the kernel has no early console. */
+  readonly serial?: StreamConfig | undefined;
+  /** A virtio console (hvc0) on these descriptors. */
+  readonly console?: StreamConfig | undefined;
+  readonly disks?: readonly DiskConfig[];
+  readonly shares?: readonly ShareConfig[];
+  /** A vsock device; the guest's CID is 3 by default. */
+  readonly vsock?: { readonly cid?: number } | undefined;
+  /** A virtio entropy source; true by default. */
+  readonly rng?: boolean;
+  /** Devices on the bus that are written in TypeScript. */
+  readonly devices?: readonly ScriptDevice[];
+  /** Virtio devices that are written in TypeScript. */
+  readonly virtio?: readonly ScriptVirtioDevice[];
+  /** Guest memory as private anonymous pages (fastest to start) or as a memfd (can be shared). */
+  readonly memoryBacking?: 'anonymous' | 'memfd';
+  readonly timeline?: Timeline | undefined;
+  /** Where the log lines of devices go; dropped by default. */
+  readonly log?: (line: string) => void;
+}
+
+export interface KernelConfig {
+  /** A bzImage or an ELF vmlinux for x86-64. */
+  readonly path: string;
+  /** Who unpacks a bzImage's payload: the host (cached by content, the default) or the image's own decompressor. */
+  readonly decompress?: 'host' | 'guest';
+  /** Appended to the default command line. */
+  readonly commandLine?: string;
+  /** Path of an initramfs. */
+  readonly initrd?: string;
+  /** Where unpacked kernels are cached: `$XDG_CACHE_HOME/tsvmm` or `~/.cache/tsvmm` by default. */
+  readonly cacheDirectory?: string;
+}
+
+/** Descriptors of this process; they stay the caller's. */
+export interface StreamConfig {
+  readonly input?: number;
+  readonly output?: number;
+}
+
+export interface DiskConfig {
+  /** A raw image or a block device. */
+  readonly path: string;
+  readonly readOnly?: boolean;
+  /** What the guest reads as the disk's serial: at most 20 bytes. */
+  readonly id?: string;
+}
+
+export interface ShareConfig {
+  /** What the guest mounts: 1 to 36 bytes. */
+  readonly tag: string;
+  readonly directory: string;
+  readonly readOnly?: boolean;
+  readonly cache?: 'none' | 'auto' | 'always';
+}
+
+const MIN_MEMORY = 16 << 20;
+const MAX_MEMORY = 2 ** 40;
+const MAX_CPUS = 254;
+
+/** Checks what no device checks itself. @throws MachineError that names the field */
+export function checkConfig(config: MachineConfig): void {
+  const { memory, cpus } = config;
+  if (!Number.isSafeInteger(memory) || memory % 4096 !== 0 || memory < MIN_MEMORY || memory > MAX_MEMORY) {
+    throw new MachineError(
+      `memory: expected a multiple of 4096 bytes between 16 MiB and 1 TiB, got ${memory} bytes`,
+    );
+  }
+  if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
+    throw new MachineError(`cpus: expected a whole number from 1 to ${MAX_CPUS}, got ${cpus}`);
+  }
+  const tags = new Set<string>();
+  for (const { tag } of config.shares ?? []) {
+    if (tags.has(tag)) throw new MachineError(`shares: the tag '${tag}' is used twice`);
+    tags.add(tag);
+  }
+}

@@ -1,0 +1,171 @@
+import type { DeviceMetrics, NativeEnd, NativeMachine } from '../addon/index.js';
+import type { Vcpu } from '../kvm/vcpu.js';
+import type { Vm } from '../kvm/vm.js';
+import type { GuestMemory } from '../memory/guest-memory.js';
+import type { Vsock } from '../virtio/vsock/index.js';
+import { buildMachine } from './builder.js';
+import type { MachineConfig } from './config.js';
+import { MachineError } from './error.js';
+import { exitOf } from './exit.js';
+import type { Timeline } from './timeline.js';
+
+/** How a machine has ended. */
+export type MachineExit =
+  | { readonly reason: 'power-off' }
+  | { readonly reason: 'reset' }
+  /** By {@link Machine.stop}. */
+  | { readonly reason: 'stopped' }
+  /** The guest's kernel panicked; `message` is the line with which it did, where it was seen. */
+  | { readonly reason: 'panic'; readonly message: string }
+  | { readonly reason: 'triple-fault'; readonly message: string }
+  /** KVM cannot run a vCPU any more; `message` has the reason and the registers. */
+  | { readonly reason: 'kvm-error'; readonly message: string };
+
+/** What the builder hands over. */
+export interface MachineParts {
+  readonly native: NativeMachine;
+  readonly vm: Vm;
+  readonly vcpus: readonly Vcpu[];
+  readonly memory: GuestMemory;
+  readonly vsock: Vsock | undefined;
+  readonly timeline: Timeline | undefined;
+  /** Frees what the builder opened, in its order. */
+  readonly release: readonly (() => void)[];
+}
+
+/** Events of a machine on their way from the native side; the builder makes it before the machine. */
+export class MachineEvents {
+  readonly ended: Promise<NativeEnd>;
+  #resolve: (end: NativeEnd) => void = () => {};
+
+  constructor(private readonly log: (line: string) => void) {
+    this.ended = new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+  }
+
+  readonly listener = (
+    type: 'ended' | 'activated' | 'reset' | 'failed' | 'log' | 'error',
+    what: NativeEnd | string | Error,
+    message?: string,
+  ): void => {
+    if (typeof what === 'string') {
+      if (type === 'failed' || type === 'log') this.log(`${what}: ${message}`);
+    } else if (what instanceof Error) {
+      this.log(what.message);
+    } else {
+      this.#resolve(what);
+    }
+  };
+
+  /** For a machine that is closed before it has ended. */
+  abandon(): void {
+    this.#resolve({
+      reason: 'stopped',
+      panicked: false,
+      vcpu: 0,
+      exitReason: 0,
+      suberror: 0,
+      hardwareReason: 0n,
+      errno: 0,
+    });
+  }
+}
+
+/**
+ * One microVM. It holds threads, memory and descriptors until {@link close}; a process can have many.
+ * ```ts
+ * const machine = Machine.create({ memory: 128 << 20, cpus: 1, kernel: { path: 'bzImage' }, serial: { output: 1 } });
+ * machine.start();
+ * console.log((await machine.wait()).reason);
+ * machine.close();
+ * ```
+ */
+export class Machine {
+  #state: 'created' | 'running' | 'closed' = 'created';
+  readonly #exit: Promise<MachineExit>;
+
+  private constructor(
+    private readonly parts: MachineParts,
+    private readonly events: MachineEvents,
+  ) {
+    this.#exit = events.ended.then((end) => {
+      parts.timeline?.mark('end');
+      return exitOf(end, parts.vcpus);
+    });
+  }
+
+  /** Builds the machine; nothing of the guest runs yet. @throws MachineError, BootError, KvmError, or what a device says */
+  static create(config: MachineConfig): Machine {
+    const events = new MachineEvents(config.log ?? (() => {}));
+    return new Machine(buildMachine(config, events), events);
+  }
+
+  /** Lets the vCPUs run. */
+  start(): void {
+    if (this.#state !== 'created') throw new MachineError('the machine has been started already');
+    this.#state = 'running';
+    this.parts.native.start();
+  }
+
+  /** Resolves when the guest has powered off, reset, failed, or was stopped. */
+  wait(): Promise<MachineExit> {
+    return this.#exit;
+  }
+
+  /** Ends the machine at once, as by pulling the plug. wait() then resolves with `stopped`, or with what was quicker. */
+  stop(): void {
+    if (this.#state === 'running') this.parts.native.stop();
+    else this.events.abandon();
+  }
+
+  /** Takes all vCPUs out of the guest. Devices finish what was asked of them. */
+  pause(): Promise<void> {
+    return new Promise((resolve) => this.parts.native.pause(resolve));
+  }
+
+  resume(): void {
+    this.parts.native.resume();
+  }
+
+  /** The machine's vsock device: connections to and from the guest. */
+  get vsock(): Vsock {
+    if (this.parts.vsock === undefined) throw new MachineError('the machine has no vsock device');
+    return this.parts.vsock;
+  }
+
+  /** Guest physical memory, every access checked. */
+  get memory(): GuestMemory {
+    return this.parts.memory;
+  }
+
+  get timeline(): Timeline | undefined {
+    return this.parts.timeline;
+  }
+
+  /** Counters by device name, and the exits of each vCPU. */
+  metrics(): { readonly vcpus: readonly { readonly exits: number }[] } & Record<string, DeviceMetrics> {
+    return this.parts.native.metrics();
+  }
+
+  /** Adds the guest's moments to the timeline; for a machine that has ended. */
+  collectTimeline(): void {
+    const { timeline, native } = this.parts;
+    if (timeline === undefined) return;
+    const { firstInstruction, marks } = native.timeline();
+    if (firstInstruction > 0) timeline.mark('first-instruction', firstInstruction);
+    for (const { value, at } of marks) timeline.mark(GUEST_MARKS[value] ?? `guest-${value}`, at);
+  }
+
+  /** Ends what runs and frees everything. Idempotent. */
+  close(): void {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    this.parts.native.close();
+    for (const release of this.parts.release) release();
+    this.events.abandon();
+  }
+}
+
+/** What a guest means by the byte that it writes to the timeline port. */
+const GUEST_MARKS: Readonly<Record<number, string>> = { 1: 'init', 2: 'agent', 3: 'process' };

@@ -1,0 +1,42 @@
+/** One moment of a start. */
+export interface TimelineMark {
+  readonly name: string;
+  /** Nanoseconds of CLOCK_MONOTONIC. */
+  readonly at: number;
+}
+
+/**
+ * The phases of a start, ours and the guest's, so that a regression has a name. Marking costs a clock reading.
+ * Phases in the order of a boot: `node` (the process's start), `command`, `addon`, `kernel`, `memory`, `vm`, `devices`, `vcpus`,
+ * `first-instruction`, then what the guest says: `init`, `agent`, `process`, and `end`.
+ */
+export class Timeline {
+  readonly #marks: TimelineMark[] = [];
+
+  constructor() {
+    const now = Number(process.hrtime.bigint());
+    this.#marks.push({ name: 'node', at: now - Math.round(performance.now() * 1e6) });
+  }
+
+  mark(name: string, at = Number(process.hrtime.bigint())): void {
+    this.#marks.push({ name, at });
+  }
+
+  /** All marks in the order of time. */
+  marks(): TimelineMark[] {
+    return [...this.#marks].sort((a, b) => a.at - b.at);
+  }
+
+  /** JSON of `{phases: [{name, at, since}]}`: milliseconds from the process's start, and since the phase before. */
+  toJSON(): { readonly phases: { readonly name: string; readonly at: number; readonly since: number }[] } {
+    const marks = this.marks();
+    const first = marks[0]?.at ?? 0;
+    let before = first;
+    const phases = marks.map(({ name, at }) => {
+      const phase = { name, at: (at - first) / 1e6, since: (at - before) / 1e6 };
+      before = at;
+      return phase;
+    });
+    return { phases };
+  }
+}

@@ -1,0 +1,195 @@
+import { UserError } from './errors.js';
+import { KNOWN_CAPABILITIES } from './spec/capabilities.js';
+import type { CapabilitySet, Device, LinuxSection, Mount, Process, Resources, Spec } from './spec/types.js';
+
+/** A bundle's configuration as the guest gets it, and what a person should know about it. */
+export interface GuestConfig {
+  readonly spec: Spec;
+  /** What of the configuration has no effect in a machine. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Adapts a validated config.json for the runtime in the guest. What cannot mean the same inside a machine is a
+ * UserError that names the field; what only loses its meaning there is left out, with a warning. docs/run.md has the
+ * whole list. The agent sets `root.path`.
+ */
+export function guestConfig(spec: Spec, id: string): GuestConfig {
+  const warnings: string[] = [];
+  refuseHooks(spec);
+  refuseHardware(spec);
+  const { hooks: _hooks, vm: _vm, ...kept } = spec;
+  const config: Spec = {
+    ...kept,
+    root: { ...spec.root, path: 'rootfs' },
+    process: guestProcess(spec.process, warnings),
+    mounts: (spec.mounts ?? []).map((mount, index) => guestMount(mount, `mounts[${index}]`)),
+  };
+  if (spec.linux !== undefined) config.linux = guestLinux(spec.linux, id, warnings);
+  return { spec: config, warnings };
+}
+
+function refuse(field: string, why: string): never {
+  throw new UserError(`config.json: ${field}: ${why}`);
+}
+
+function refuseHooks(spec: Spec): void {
+  for (const [name, hooks] of Object.entries(spec.hooks ?? {})) {
+    if (hooks !== undefined && hooks.length > 0) {
+      refuse(`hooks.${name}`, `tsvmm runs no hooks; this bundle has ${hooks.length}`);
+    }
+  }
+}
+
+function refuseHardware(spec: Spec): void {
+  const hardware = spec.vm?.hwConfig;
+  for (const name of ['deviceTree', 'dtdevs', 'iomems', 'irqs'] as const) {
+    if (hardware?.[name] !== undefined && hardware[name].length > 0) {
+      refuse(`vm.hwConfig.${name}`, 'devices of the host cannot be given to a machine');
+    }
+  }
+}
+
+function guestProcess(process: Process, warnings: string[]): Process {
+  const { apparmorProfile, selinuxLabel, ...kept } = process;
+  if (apparmorProfile) warnings.push('process.apparmorProfile has no effect: the guest has no AppArmor');
+  if (selinuxLabel) warnings.push('process.selinuxLabel has no effect: the guest has no SELinux');
+  for (const name of ['scheduler', 'ioPriority', 'execCPUAffinity'] as const) {
+    if (kept[name] === undefined) continue;
+    delete kept[name];
+    warnings.push(`process.${name} has no effect: the runtime in the guest does not know it`);
+  }
+  if (kept.capabilities !== undefined) {
+    kept.capabilities = guestCapabilities(kept.capabilities, warnings);
+  }
+  return kept;
+}
+
+/** "Any value which cannot be mapped to a relevant kernel interface ... MUST be logged as a warning" (config.md). */
+function guestCapabilities(
+  sets: NonNullable<Process['capabilities']>,
+  warnings: string[],
+): NonNullable<Process['capabilities']> {
+  const known: Partial<Record<CapabilitySet, string[]>> = {};
+  const unknown = new Set<string>();
+  for (const name of ['bounding', 'effective', 'inheritable', 'permitted', 'ambient'] as const) {
+    const set = sets[name];
+    if (set === undefined) continue;
+    known[name] = set.filter((capability) => KNOWN_CAPABILITIES.has(capability));
+    for (const capability of set) if (!KNOWN_CAPABILITIES.has(capability)) unknown.add(capability);
+  }
+  for (const capability of unknown) warnings.push(`process.capabilities: ${capability} is not known`);
+  return known;
+}
+
+/** File systems that a kernel makes by itself: what they show is the guest's. */
+const KERNEL_FILE_SYSTEMS: ReadonlySet<string> = new Set([
+  'binfmt_misc',
+  'bpf',
+  'cgroup',
+  'cgroup2',
+  'configfs',
+  'debugfs',
+  'devpts',
+  'efivarfs',
+  'fusectl',
+  'hugetlbfs',
+  'mqueue',
+  'proc',
+  'pstore',
+  'ramfs',
+  'securityfs',
+  'sysfs',
+  'tmpfs',
+  'tracefs',
+]);
+
+/** What of the host's tree is the kernel's view of itself: in a machine the guest's takes its place. */
+const KERNEL_PATHS = /^\/(proc|sys)(\/|$)/;
+
+function guestMount(mount: Mount, field: string): Mount {
+  const { destination, source = '', options = [] } = mount;
+  const bind = mount.type === 'bind' || options.includes('bind') || options.includes('rbind');
+  if (bind) {
+    if (KERNEL_PATHS.test(source)) return mount;
+    refuse(
+      field,
+      `a bind mount (${source} on ${destination}); only the root file system can be shared with a machine`,
+    );
+  }
+  const type = mount.type ?? '';
+  if (!KERNEL_FILE_SYSTEMS.has(type)) {
+    const what = type === '' ? 'no type and is no bind mount' : `type ${JSON.stringify(type)}`;
+    refuse(
+      field,
+      `the mount on ${destination} has ${what}; a machine mounts ${[...KERNEL_FILE_SYSTEMS].join(', ')}`,
+    );
+  }
+  return mount;
+}
+
+function guestLinux(linux: LinuxSection, id: string, warnings: string[]): LinuxSection {
+  for (const [index, { type, path }] of (linux.namespaces ?? []).entries()) {
+    if (path !== undefined) {
+      refuse(
+        `linux.namespaces[${index}].path`,
+        `the ${type} namespace ${path} is the host's; a container in a machine cannot join it`,
+      );
+    }
+  }
+  if (Object.keys(linux.netDevices ?? {}).length > 0) {
+    refuse('linux.netDevices', 'network devices of the host cannot be moved into a machine');
+  }
+  if (linux.seccomp?.listenerPath) {
+    refuse('linux.seccomp.listenerPath', 'seccomp notifications cannot leave a machine');
+  }
+  if (Object.keys(linux.intelRdt ?? {}).length > 0) {
+    refuse('linux.intelRdt', "the host's cache and memory bandwidth control cannot be used from a machine");
+  }
+  for (const [index, device] of (linux.devices ?? []).entries())
+    checkDevice(device, `linux.devices[${index}]`);
+
+  const { mountLabel, netDevices: _netDevices, intelRdt: _intelRdt, memoryPolicy, ...kept } = linux;
+  if (mountLabel) warnings.push('linux.mountLabel has no effect: the guest has no SELinux');
+  if (memoryPolicy !== undefined) {
+    warnings.push('linux.memoryPolicy has no effect: the machine has one NUMA node');
+  }
+  // A path of the host's hierarchy (or systemd's slice:prefix:name) means nothing in the guest, which is all the container's.
+  kept.cgroupsPath = `/${id}`;
+  if (kept.resources !== undefined) kept.resources = guestResources(kept.resources);
+  return kept;
+}
+
+/** Devices that every guest has: [type, major, minor or undefined for all of them]. */
+const GUEST_DEVICES: readonly (readonly ['c', number, number | undefined])[] = [
+  ['c', 1, undefined], // mem: null, zero, full, random, urandom, kmsg
+  ['c', 5, undefined], // tty, console, ptmx
+  ['c', 10, 200], // net/tun
+  ['c', 10, 229], // fuse
+  ['c', 136, undefined], // pts
+];
+
+function checkDevice({ type, path, major, minor }: Device, field: string): void {
+  if (type === 'p') return;
+  const known = GUEST_DEVICES.some(
+    ([t, m, n]) => (t === type || type === 'u') && m === major && (n === undefined || n === minor),
+  );
+  if (!known) {
+    refuse(
+      field,
+      `${path} (${type} ${major ?? '?'}:${minor ?? '?'}) is a device of the host; a machine has none of them`,
+    );
+  }
+}
+
+function guestResources(resources: Resources): Resources {
+  for (const [name, value] of Object.entries(resources.blockIO ?? {})) {
+    if (name.endsWith('Device') && Array.isArray(value) && value.length > 0) {
+      refuse(`linux.resources.blockIO.${name}`, "names block devices of the host; a machine's are others");
+    }
+  }
+  if (resources.cpu === undefined) return resources;
+  // The host's processor and node numbers: the machine is given as many vCPUs instead (./sizing.ts).
+  const { cpus: _cpus, mems: _mems, ...cpu } = resources.cpu;
+  return { ...resources, cpu };
+}

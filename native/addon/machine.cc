@@ -1,6 +1,7 @@
 #include "addon/machine.h"
 
 #include <linux/kvm.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <time.h>
 
@@ -86,21 +87,20 @@ virtio::Description readDescription(const Napi::Object& object) {
 }  // namespace
 
 void NativeMachine::init(Napi::Env env, Napi::Object exports) {
-  exports.Set("NativeMachine",
-              DefineClass(env, "NativeMachine",
-                          {InstanceMethod<&NativeMachine::addVcpu>("addVcpu"),
-                           InstanceMethod<&NativeMachine::addSerial>("addSerial"),
-                           InstanceMethod<&NativeMachine::addPower>("addPower"),
-                           InstanceMethod<&NativeMachine::addVirtioMmio>("addVirtioMmio"),
-                           InstanceMethod<&NativeMachine::addScriptDevice>("addScriptDevice"),
-                           InstanceMethod<&NativeMachine::addTimelinePort>("addTimelinePort"),
-                           InstanceMethod<&NativeMachine::start>("start"),
-                           InstanceMethod<&NativeMachine::stop>("stop"),
-                           InstanceMethod<&NativeMachine::pause>("pause"),
-                           InstanceMethod<&NativeMachine::resume>("resume"),
-                           InstanceMethod<&NativeMachine::close>("close"),
-                           InstanceMethod<&NativeMachine::metrics>("metrics"),
-                           InstanceMethod<&NativeMachine::timeline>("timeline")}));
+  exports.Set(
+      "NativeMachine",
+      DefineClass(
+          env, "NativeMachine",
+          {InstanceMethod<&NativeMachine::addVcpu>("addVcpu"),
+           InstanceMethod<&NativeMachine::addSerial>("addSerial"),
+           InstanceMethod<&NativeMachine::addPower>("addPower"),
+           InstanceMethod<&NativeMachine::addVirtioMmio>("addVirtioMmio"),
+           InstanceMethod<&NativeMachine::addScriptDevice>("addScriptDevice"),
+           InstanceMethod<&NativeMachine::addTimelinePort>("addTimelinePort"),
+           InstanceMethod<&NativeMachine::start>("start"), InstanceMethod<&NativeMachine::stop>("stop"),
+           InstanceMethod<&NativeMachine::pause>("pause"), InstanceMethod<&NativeMachine::resume>("resume"),
+           InstanceMethod<&NativeMachine::close>("close"), InstanceMethod<&NativeMachine::metrics>("metrics"),
+           InstanceMethod<&NativeMachine::timeline>("timeline")}));
 }
 
 NativeMachine::NativeMachine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeMachine>(info) {
@@ -113,10 +113,15 @@ NativeMachine::NativeMachine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<
   listener_ = Napi::Persistent(info[2].As<Napi::Function>());
   gate_ = ScriptGate::create(env, true);
   // process.exit() must find no thread inside KVM_RUN.
-  env.AddCleanupHook([this] { shutDown(); });
+  napi_add_env_cleanup_hook(env, cleanUp, this);
 }
 
-NativeMachine::~NativeMachine() { shutDown(); }
+NativeMachine::~NativeMachine() {
+  napi_remove_env_cleanup_hook(Env(), cleanUp, this);
+  shutDown();
+}
+
+void NativeMachine::cleanUp(void* machine) { static_cast<NativeMachine*>(machine)->shutDown(); }
 
 void NativeMachine::event(ScriptGate::Call call) { gate_->post(std::move(call)); }
 
@@ -127,23 +132,33 @@ void NativeMachine::end(const char* reason, const VcpuExit& exit) {
   for (auto& vcpu : vcpus_) {
     vcpu->requestStop();
   }
-  // Behind everything that the guest has caused before its end.
+  // Behind everything that the guest has caused before its end, and once its console has been written.
   loop_.post([this, reason = std::string(reason), exit] {
-    event([this, reason, exit](Napi::Env env) {
-      auto details = Napi::Object::New(env);
-      details.Set("reason", Napi::String::New(env, reason));
-      details.Set("panicked", Napi::Boolean::New(env, panicked_.load()));
-      details.Set("vcpu", Napi::Number::New(env, exit.vcpu));
-      details.Set("exitReason", Napi::Number::New(env, exit.reason));
-      details.Set("suberror", Napi::Number::New(env, exit.suberror));
-      details.Set("hardwareReason", Napi::BigInt::New(env, exit.hardwareReason));
-      details.Set("errno", Napi::Number::New(env, exit.error));
-      if (serial_ && serial_->sawPanic()) {
-        details.Set("panicText", Napi::String::New(env, serial_->panicText()));
-      }
-      listener_.Call({Napi::String::New(env, "ended"), details});
-    });
+    auto tell = [this, reason, exit] {
+      event([this, reason, exit](Napi::Env env) { tellEnd(env, reason, exit); });
+    };
+    if (serial_) {
+      serial_->close();
+      serial_->whenFlushed(std::move(tell));
+    } else {
+      tell();
+    }
   });
+}
+
+void NativeMachine::tellEnd(Napi::Env env, const std::string& reason, const VcpuExit& exit) {
+  auto details = Napi::Object::New(env);
+  details.Set("reason", Napi::String::New(env, reason));
+  details.Set("panicked", Napi::Boolean::New(env, panicked_.load()));
+  details.Set("vcpu", Napi::Number::New(env, exit.vcpu));
+  details.Set("exitReason", Napi::Number::New(env, exit.reason));
+  details.Set("suberror", Napi::Number::New(env, exit.suberror));
+  details.Set("hardwareReason", Napi::BigInt::New(env, exit.hardwareReason));
+  details.Set("errno", Napi::Number::New(env, exit.error));
+  if (serial_ && serial_->sawPanic()) {
+    details.Set("panicText", Napi::String::New(env, serial_->panicText()));
+  }
+  listener_.Call({Napi::String::New(env, "ended"), details});
 }
 
 void NativeMachine::power(PowerRequest request) {
@@ -167,9 +182,30 @@ void NativeMachine::power(PowerRequest request) {
 
 Napi::Value NativeMachine::addVcpu(const Napi::CallbackInfo& info) {
   translate(info.Env(), [&] {
-    vcpus_.push_back(std::make_unique<VcpuThread>(static_cast<uint32_t>(vcpus_.size()), toInt(info[0]), toU64(info[1]),
-                                                  ports_, addresses_,
+    vcpus_.push_back(std::make_unique<VcpuThread>(static_cast<uint32_t>(vcpus_.size()), toInt(info[0]),
+                                                  toU64(info[1]), ports_, addresses_,
                                                   [this](const VcpuExit& exit) { end("exit", exit); }));
+  });
+  return info.Env().Undefined();
+}
+
+Napi::Value NativeMachine::addSerial(const Napi::CallbackInfo& info) {
+  translate(info.Env(), [&] {
+    const int interruptFd = toInt(info[1]);
+    const auto streams = info[2].As<Napi::Object>();
+    Serial::Options options;
+    if (streams.Get("output").IsNumber()) {
+      options.sink = std::make_unique<FdSink>(toInt(streams.Get("output")));
+    }
+    if (streams.Get("input").IsNumber()) {
+      options.source = std::make_unique<FdSource>(toInt(streams.Get("input")));
+    }
+    options.raiseInterrupt = [interruptFd] {
+      const eventfd_t one = 1;
+      (void)!::write(interruptFd, &one, sizeof one);
+    };
+    serial_ = std::make_shared<Serial>(loop_, std::move(options));
+    ports_.insert(toU64(info[0]), 8, std::make_shared<SerialPort>(serial_));
   });
   return info.Env().Undefined();
 }
@@ -204,8 +240,9 @@ Napi::Value NativeMachine::addVirtioMmio(const Napi::CallbackInfo& info) {
                         Napi::String::New(callEnv, message)});
       });
     };
-    auto transport = std::make_shared<virtio::MmioTransport>(
-        std::move(description), unwrapDevice(object.Get("backend")), loop_, *memory_, toInt(info[1]), attach, listener);
+    auto transport =
+        std::make_shared<virtio::MmioTransport>(std::move(description), unwrapDevice(object.Get("backend")),
+                                                loop_, *memory_, toInt(info[1]), attach, listener);
     addresses_.insert(base, virtio::MmioTransport::kSize, transport);
     transports_.push_back(std::move(transport));
   });
@@ -220,8 +257,8 @@ Napi::Value NativeMachine::addScriptDevice(const Napi::CallbackInfo& info) {
       listener_.Call({Napi::String::New(call.Env(), "error"), call[0]});
     });
     bus.insert(toU64(info[1]), toU64(info[2]),
-               std::make_shared<ScriptBusDevice>(gate_, info[3].As<Napi::Function>(), info[4].As<Napi::Function>(),
-                                                 failed));
+               std::make_shared<ScriptBusDevice>(gate_, info[3].As<Napi::Function>(),
+                                                 info[4].As<Napi::Function>(), failed));
   });
   return env.Undefined();
 }
@@ -247,6 +284,9 @@ Napi::Value NativeMachine::start(const Napi::CallbackInfo& info) {
       throw std::runtime_error("the machine has been started already");
     }
     started_ = true;
+    if (serial_) {
+      serial_->start();
+    }
     loop_.start();
     for (auto& vcpu : vcpus_) {
       vcpu->start();

@@ -43,9 +43,11 @@ class NativeMachine : public Napi::ObjectWrap<NativeMachine> {
 
   /// From any thread; the first reason counts. `reason`: power-off, reset, stopped, panic, or exit (then `exit` tells).
   void end(const char* reason, const VcpuExit& exit = {});
+  void tellEnd(Napi::Env env, const std::string& reason, const VcpuExit& exit);
   void power(PowerRequest request);
   void event(ScriptGate::Call call);
   void shutDown();
+  static void cleanUp(void* machine);
   void joinPausing();
 
   int vmFd_ = -1;

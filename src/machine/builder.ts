@@ -4,26 +4,29 @@
  */
 import { addon } from '../addon/index.js';
 import { type AcpiDevice, buildAcpiTables } from '../boot/acpi/tables.js';
-import { BOOT_PARAMS_SIZE, buildBootParams } from '../boot/boot-params.js';
+import { buildBootParams } from '../boot/boot-params.js';
 import { encodeCommandLine, joinCommandLine } from '../boot/command-line.js';
-import { buildGdt, linux64Entry } from '../boot/entry.js';
+import { buildGdt, linux64Entry, pvhEntry } from '../boot/entry.js';
 import { openKernel } from '../boot/kernel.js';
 import { identityPageTables } from '../boot/page-tables.js';
-import { openInitrd, placeInitrd } from '../boot/placement.js';
+import { checkKernelFits, placeInitrd } from '../boot/placement.js';
+import { buildStartInfo } from '../boot/pvh.js';
+import { OpenFile } from '../boot/reader.js';
 import { KVM_CAP_TSC_DEADLINE_TIMER } from '../kvm/constants.js';
 import { adaptCpuid } from '../kvm/cpuid.js';
 import { Kvm } from '../kvm/kvm.js';
 import type { Vm } from '../kvm/vm.js';
 import { GuestMemory } from '../memory/guest-memory.js';
 import * as layout from '../memory/layout.js';
-import { describeDevices } from './devices.js';
 import { checkConfig, type MachineConfig } from './config.js';
 import { defaultCommandLine } from './defaults.js';
+import { describeDevices } from './devices.js';
 import { MachineError } from './error.js';
+import { loadKernel } from './kernel.js';
 import type { MachineEvents, MachineParts } from './machine.js';
 import { bootVcpu } from './vcpu.js';
 
-export function buildMachine(config: MachineConfig, events: MachineEvents): MachineParts {
+export async function buildMachine(config: MachineConfig, events: MachineEvents): Promise<MachineParts> {
   checkConfig(config);
   const { timeline } = config;
   const release: (() => void)[] = [];
@@ -33,24 +36,25 @@ export function buildMachine(config: MachineConfig, events: MachineEvents): Mach
     timeline?.mark('addon');
 
     // The kernel as a plan: which bytes of which file go where, and where it is entered. Nothing is read yet.
-    const kernel = openKernel(config.kernel.path, {
-      decompress: config.kernel.decompress ?? 'host',
-      cacheDirectory: config.kernel.cacheDirectory,
+    const { decompress, cacheDir, initrd: initrdPath } = config.kernel;
+    const kernel = await openKernel(config.kernel.path, {
+      ...(decompress === undefined ? {} : { decompress }),
+      ...(cacheDir === undefined ? {} : { cacheDir }),
     });
-    release.push(() => kernel.close());
-    const initrd = config.kernel.initrd === undefined ? undefined : openInitrd(config.kernel.initrd);
+    const initrd = initrdPath === undefined ? undefined : new OpenFile(initrdPath);
     if (initrd !== undefined) release.push(() => initrd.close());
     timeline?.mark('kernel');
 
     // RAM: mapped, not touched. The kernel and the initramfs are read to their places.
     const ram = layout.ramRegions(config.memory);
     const lowRam = ram[0]?.size ?? 0;
-    const memory = GuestMemory.create(ram, { backing: config.memoryBacking ?? 'anonymous' });
+    checkKernelFits(kernel, lowRam);
+    const memory = new GuestMemory({ regions: ram, backing: config.memoryBacking ?? 'anonymous' });
     release.push(() => memory.close());
+    loadKernel(kernel, memory);
     const initrdRange =
       initrd && placeInitrd(initrd.size, lowRam, kernel.initrdAddressMax, kernel, initrd.path);
-    kernel.load(memory);
-    if (initrd !== undefined && initrdRange !== undefined) memory.load(initrd.fd, 0, initrdRange.address, initrd.size);
+    if (initrd && initrdRange) memory.load(initrd.fd, 0, initrdRange.address, initrd.size);
     timeline?.mark('memory');
 
     // The virtual machine, its interrupt controllers, and its memory: a slot a region.
@@ -85,7 +89,7 @@ export function buildMachine(config: MachineConfig, events: MachineEvents): Mach
       );
     }
     const { descriptions, vsock } = describeDevices(config, () => memory, release);
-    const acpiDevices = descriptions.map((description, index): AcpiDevice => {
+    const virtioMmio = descriptions.map((description, index): AcpiDevice => {
       const gsi = layout.VIRTIO_MMIO_GSIS[index];
       if (gsi === undefined) {
         throw new MachineError(`too many devices: a machine has room for ${layout.VIRTIO_MMIO_GSIS.length}`);
@@ -99,26 +103,38 @@ export function buildMachine(config: MachineConfig, events: MachineEvents): Mach
     // What the kernel is told: the command line, the ACPI tables, and the zero page that points at them.
     const commandLine = joinCommandLine(defaultCommandLine(config), config.kernel.commandLine);
     memory.write(layout.COMMAND_LINE_ADDRESS, encodeCommandLine(commandLine, kernel.commandLineMax));
-    memory.write(
+    const acpi = buildAcpiTables(
+      {
+        apicIds: Array.from({ length: config.cpus }, (_, id) => id),
+        localApicAddress: layout.LOCAL_APIC_ADDRESS,
+        ioApic: { id: 0, address: layout.IOAPIC_ADDRESS, gsiBase: 0 },
+        virtioMmio,
+        powerAddress: layout.POWER_ADDRESS,
+        pvpanic: { address: layout.PVPANIC_ADDRESS, size: layout.PVPANIC_SIZE },
+        ...(config.serial === undefined ? {} : { serial: { port: layout.COM1_PORT, gsi: layout.COM1_GSI } }),
+      },
       layout.ACPI_ADDRESS,
-      buildAcpiTables({
-        address: layout.ACPI_ADDRESS,
-        cpus: config.cpus,
-        virtioDevices: acpiDevices,
-        serial: config.serial !== undefined,
-      }),
+      layout.ACPI_END - layout.ACPI_ADDRESS,
     );
-    const zeroPage = buildBootParams({
-      setupHeader: kernel.setupHeader,
+    memory.write(layout.ACPI_ADDRESS, acpi);
+    const told = {
       commandLineAddress: layout.COMMAND_LINE_ADDRESS,
       ...(initrdRange === undefined ? {} : { initrd: initrdRange }),
       e820: layout.e820(config.memory),
       acpiRsdp: layout.ACPI_ADDRESS,
-    });
-    memory.write(layout.ZERO_PAGE_ADDRESS, zeroPage.subarray(0, BOOT_PARAMS_SIZE));
+    };
+    memory.write(
+      layout.ZERO_PAGE_ADDRESS,
+      kernel.protocol === 'pvh'
+        ? buildStartInfo({ address: layout.ZERO_PAGE_ADDRESS, ...told })
+        : buildBootParams({ setupHeader: kernel.setupHeader, ...told }),
+    );
 
-    // The vCPUs. The first stands at the kernel's 64-bit entry; the others wait to be woken by it.
-    const entry = linux64Entry(kernel.entry, layout.ZERO_PAGE_ADDRESS, layout.PAGE_TABLES_ADDRESS);
+    // The vCPUs. The first stands at the kernel's entry; the others wait to be woken by it.
+    const entry =
+      kernel.protocol === 'pvh'
+        ? pvhEntry(kernel.entry, layout.ZERO_PAGE_ADDRESS)
+        : linux64Entry(kernel.entry, layout.ZERO_PAGE_ADDRESS, layout.PAGE_TABLES_ADDRESS);
     memory.write(layout.GDT_ADDRESS, buildGdt(entry));
     memory.write(layout.PAGE_TABLES_ADDRESS, identityPageTables(layout.PAGE_TABLES_ADDRESS, 1));
     const cpuid = kvm.supportedCpuid();

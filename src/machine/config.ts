@@ -40,8 +40,8 @@ export interface KernelConfig {
   readonly commandLine?: string;
   /** Path of an initramfs. */
   readonly initrd?: string;
-  /** Where unpacked kernels are cached: `$XDG_CACHE_HOME/tsvmm` or `~/.cache/tsvmm` by default. */
-  readonly cacheDirectory?: string;
+  /** Where unpacked kernels are cached: `$XDG_CACHE_HOME/tsvmm` or `~/.cache/tsvmm` by default; null: nowhere. */
+  readonly cacheDir?: string | null;
 }
 
 /** Descriptors of this process; they stay the caller's. */

@@ -29,7 +29,8 @@ export function describeDevices(
     vsock = described.vsock;
     descriptions.push(described.description);
   }
-  if (config.console !== undefined) descriptions.push(describeConsole({ name: 'console', ...config.console }));
+  if (config.console !== undefined)
+    descriptions.push(describeConsole({ name: 'console', ...config.console }));
   if (config.rng !== false) descriptions.push(describeRng({ name: 'rng' }));
   for (const device of config.virtio ?? []) descriptions.push(describeScriptDevice(device, memory));
   return { descriptions, vsock };

@@ -13,7 +13,10 @@ import type { MachineExit } from './machine.js';
 /** Makes words of why the machine has ended. Called once all vCPUs have been asked out of the guest. */
 export function exitOf(end: NativeEnd, vcpus: readonly Vcpu[]): MachineExit {
   const panic = end.panicked || end.panicText !== undefined;
-  const panicked: MachineExit = { reason: 'panic', message: end.panicText ?? 'the guest reported a kernel panic' };
+  const panicked: MachineExit = {
+    reason: 'panic',
+    message: end.panicText ?? 'the guest reported a kernel panic',
+  };
   switch (end.reason) {
     case 'stopped':
       return { reason: 'stopped' };
@@ -67,7 +70,12 @@ function registersOf(vcpu: Vcpu): string {
     const sregs = vcpu.getSregs();
     const names = ['rip', 'rsp', 'rflags', 'rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rbp'] as const;
     const words = names.map((name) => `${name}=${hex(regs[name])}`);
-    words.push(`cr0=${hex(sregs.cr0)}`, `cr2=${hex(sregs.cr2)}`, `cr3=${hex(sregs.cr3)}`, `cr4=${hex(sregs.cr4)}`);
+    words.push(
+      `cr0=${hex(sregs.cr0)}`,
+      `cr2=${hex(sregs.cr2)}`,
+      `cr3=${hex(sregs.cr3)}`,
+      `cr4=${hex(sregs.cr4)}`,
+    );
     words.push(`efer=${hex(sregs.efer)}`, `cs=${sregs.cs.selector.toString(16)}:${hex(sregs.cs.base)}`);
     return words.join(' ');
   } catch (error) {

@@ -75,7 +75,7 @@ export class MachineEvents {
 /**
  * One microVM. It holds threads, memory and descriptors until {@link close}; a process can have many.
  * ```ts
- * const machine = Machine.create({ memory: 128 << 20, cpus: 1, kernel: { path: 'bzImage' }, serial: { output: 1 } });
+ * const machine = await Machine.create({ memory: 128 << 20, cpus: 1, kernel: { path: 'bzImage' }, serial: { output: 1 } });
  * machine.start();
  * console.log((await machine.wait()).reason);
  * machine.close();
@@ -96,9 +96,9 @@ export class Machine {
   }
 
   /** Builds the machine; nothing of the guest runs yet. @throws MachineError, BootError, KvmError, or what a device says */
-  static create(config: MachineConfig): Machine {
+  static async create(config: MachineConfig): Promise<Machine> {
     const events = new MachineEvents(config.log ?? (() => {}));
-    return new Machine(buildMachine(config, events), events);
+    return new Machine(await buildMachine(config, events), events);
   }
 
   /** Lets the vCPUs run. */

@@ -55,7 +55,7 @@ export class Chain {
   read(length = this.readableSize - this.readAt): Uint8Array {
     const bytes = new Uint8Array(Math.min(length, this.readableSize - this.readAt));
     this.each(this.readable, this.readAt, bytes.length, (address, from, count) => {
-      this.memory.read(address, bytes.subarray(from, from + count));
+      this.memory.readInto(address, bytes.subarray(from, from + count));
     });
     this.readAt += bytes.length;
     return bytes;
@@ -131,11 +131,13 @@ export class SplitQueue {
     }
     this.eventIndex = (features & FEATURE_EVENT_INDEX) !== 0n;
     this.indirect = (features & FEATURE_INDIRECT) !== 0n;
-    this.descriptors = new DataView(this.ring(config.descriptors, size * DESCRIPTOR_SIZE));
-    this.available = new Uint16Array(this.ring(config.available, 6 + size * 2));
+    const descriptors = this.ring(config.descriptors, size * DESCRIPTOR_SIZE);
+    this.descriptors = new DataView(descriptors.buffer, descriptors.byteOffset, descriptors.length);
+    const available = this.ring(config.available, 6 + size * 2);
+    this.available = new Uint16Array(available.buffer, available.byteOffset, available.length / 2);
     const used = this.ring(config.used, 6 + size * 8);
-    this.used = new DataView(used);
-    this.usedIndexes = new Uint16Array(used);
+    this.used = new DataView(used.buffer, used.byteOffset, used.length);
+    this.usedIndexes = new Uint16Array(used.buffer, used.byteOffset, used.length / 2);
   }
 
   get size(): number {
@@ -194,7 +196,7 @@ export class SplitQueue {
     return Atomics.load(this.available, 1) !== this.nextAvailable;
   }
 
-  private ring(address: number, length: number): ArrayBuffer {
+  private ring(address: number, length: number): Uint8Array {
     try {
       return this.memory.unsafeView(address, length);
     } catch {
@@ -242,9 +244,8 @@ export class SplitQueue {
     ) {
       this.fail('an indirect table is outside RAM, of a wrong length, or has a successor');
     }
-    const table = new Uint8Array(length);
-    this.memory.read(address, table);
-    this.walk(chain, new DataView(table.buffer), entries, 0, true);
+    const table = this.memory.read(address, length);
+    this.walk(chain, new DataView(table.buffer, table.byteOffset), entries, 0, true);
   }
 
   private append(chain: Chain, address: number, length: number, write: boolean): void {

@@ -1,0 +1,25 @@
+/**
+ * tsvmm as a library: machines, the devices that one writes for them, and the layers beneath for who wants them.
+ * @packageDocumentation
+ */
+
+export { BootError } from './boot/error.js';
+export type { ScriptDevice } from './devices/script-device.js';
+export { KvmError } from './kvm/errors.js';
+export { Kvm } from './kvm/kvm.js';
+export { Vcpu } from './kvm/vcpu.js';
+export { Vm } from './kvm/vm.js';
+export type {
+  DiskConfig,
+  KernelConfig,
+  MachineConfig,
+  ShareConfig,
+  StreamConfig,
+} from './machine/config.js';
+export { MachineError } from './machine/error.js';
+export { Machine, type MachineExit } from './machine/machine.js';
+export { Timeline } from './machine/timeline.js';
+export { GuestMemory, MemoryError } from './memory/guest-memory.js';
+export { Chain, QueueError, SplitQueue } from './virtio/queue.js';
+export type { ScriptVirtioDevice } from './virtio/script-device.js';
+export type { Vsock } from './virtio/vsock/index.js';

@@ -5,6 +5,7 @@
 #include "addon/machine.h"
 #include "addon/memory.h"
 #include "addon/script_device.h"
+#include "addon/system.h"
 
 namespace tsvmm::addon {
 namespace {
@@ -14,6 +15,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   initMemory(env, exports);
   NativeMachine::init(env, exports);
   initScriptDevices(env, exports);
+  initSystem(env, exports);
   exports.Set("createVirtioBlk", Napi::Function::New(env, createVirtioBlk));
   exports.Set("createVirtioConsole", Napi::Function::New(env, createVirtioConsole));
   exports.Set("createVirtioFs", Napi::Function::New(env, createVirtioFs));

@@ -23,7 +23,8 @@ export function bytesReader(bytes: Uint8Array): FileReader {
 /** A regular file, opened for reading. Close it. */
 export class OpenFile implements FileReader {
   readonly size: number;
-  private readonly fd: number;
+  /** The descriptor; it stays this object's own. */
+  readonly fd: number;
 
   /** @throws BootError (`file`) where the path cannot be opened or is no regular file. */
   constructor(readonly path: string) {

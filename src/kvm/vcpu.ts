@@ -248,6 +248,11 @@ export class Vcpu extends KvmDescriptor {
     return decodeExit(page);
   }
 
+  /** Why the last KVM_RUN returned; for a vCPU whose native thread has ended. */
+  lastExit(): VcpuExit {
+    return decodeExit(this.#page());
+  }
+
   /** The next or the present KVM_RUN returns at once with EINTR (section 5, immediate_exit), until set to false. */
   setImmediateExit(on: boolean): void {
     this.#page().setUint8(runPage.immediateExit, on ? 1 : 0);

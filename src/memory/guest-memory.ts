@@ -56,6 +56,16 @@ export class GuestMemory {
     this.regions = this.native.regions();
   }
 
+  /** Whether [address, address + length) is wholly inside one region of RAM. */
+  contains(address: number, length: number): boolean {
+    return this.regions.some(
+      (region) =>
+        address >= region.address &&
+        address < region.address + region.size &&
+        length <= region.address + region.size - address,
+    );
+  }
+
   /** Bytes of RAM, all regions together. */
   get size(): number {
     return this.regions.reduce((sum, region) => sum + region.size, 0);

@@ -43,6 +43,7 @@ export const VIRTIO_MMIO_GSIS: readonly number[] = [
 export const POWER_ADDRESS = 0xc00f_0000;
 /** pvpanic's one register. */
 export const PVPANIC_ADDRESS = 0xc00f_1000;
+export const PVPANIC_SIZE = 2;
 export const IOAPIC_ADDRESS = 0xfec0_0000;
 export const LOCAL_APIC_ADDRESS = 0xfee0_0000;
 /** The first serial port. */

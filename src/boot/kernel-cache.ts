@@ -10,6 +10,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { reasonOf } from './error.js';
+import type { KernelSegment } from './segments.js';
 
 /** What is kept of an unpacked kernel, beside it and under each file identity that it was reached by. */
 export interface KernelRecord {
@@ -24,18 +25,6 @@ export interface KernelRecord {
   readonly kernelVersion: string;
   readonly initrdAddressMax: number;
   readonly commandLineMax: number;
-}
-
-/** Bytes of a kernel's file and where they belong in guest physical memory. */
-export interface KernelSegment {
-  /** Offset in the file, in bytes. */
-  readonly fileOffset: number;
-  /** Bytes in the file. */
-  readonly length: number;
-  /** Bytes in memory, at least `length`; those behind the file's are zero. */
-  readonly memoryLength: number;
-  /** Guest physical address. */
-  readonly address: number;
 }
 
 /** Raised when what a record means changes, so that old ones count as absent. */
@@ -147,7 +136,8 @@ function decode(text: string): KernelRecord | undefined {
     return undefined;
   if (!isCount(size) || !isCount(entry) || !Array.isArray(segments) || segments.length === 0)
     return undefined;
-  if (typeof setupHeader !== 'string' || !/^([0-9a-f]{2}){100,200}$/.test(setupHeader)) return undefined;
+  if (typeof setupHeader !== 'string' || setupHeader.length % 2 !== 0 || !/^[0-9a-f]+$/.test(setupHeader))
+    return undefined;
   if (typeof value.kernelVersion !== 'string') return undefined;
   if (!isCount(value.initrdAddressMax) || !isCount(value.commandLineMax)) return undefined;
   const whole = (segments as readonly Partial<KernelSegment>[]).every(

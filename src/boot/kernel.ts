@@ -2,10 +2,11 @@ import { type BigIntStats, closeSync, fstatSync, openSync, readFileSync, statSyn
 import { type BzImage, ENTRY_64, parseBzImage } from './bzimage.js';
 import { type ElfImage, isElf, parseElf } from './elf.js';
 import { BootError, reasonOf } from './error.js';
-import { KernelCache, type KernelRecord, type KernelSegment } from './kernel-cache.js';
+import { KernelCache, type KernelRecord } from './kernel-cache.js';
 import { bytesReader, fileError, OpenFile } from './reader.js';
+import { type KernelSegment, kernelSegments, omitZeros } from './segments.js';
 
-export type { KernelSegment } from './kernel-cache.js';
+export type { KernelSegment } from './segments.js';
 
 /** How to load and enter a kernel. All addresses are guest physical. */
 export interface KernelPlan {
@@ -107,7 +108,7 @@ async function unpackImage(path: string, cache: KernelCache | undefined): Promis
   const record: KernelRecord = {
     sha256,
     size: kernel.length,
-    segments: segmentsOf(elf),
+    segments: omitZeros(kernelSegments(elf.segments), kernel),
     entry: elf.entry,
     setupHeader: Buffer.from(image.setupHeader).toString('hex'),
     kernelVersion: image.kernelVersion,
@@ -157,15 +158,6 @@ function identityOf(stat: BigIntStats): string {
     .join('-');
 }
 
-function segmentsOf(elf: ElfImage): KernelSegment[] {
-  return elf.segments.map(({ fileOffset, fileSize, memorySize, physicalAddress }) => ({
-    fileOffset,
-    length: fileSize,
-    memoryLength: memorySize,
-    address: physicalAddress,
-  }));
-}
-
 function memoryEnd(segments: readonly KernelSegment[]): number {
   const last = segments.at(-1);
   return last === undefined ? 0 : last.address + last.memoryLength;
@@ -191,7 +183,7 @@ function fromRecord(name: string, record: KernelRecord, source: KernelPlan['sour
 /** A plain vmlinux: Linux by its 64-bit entry; another system by its PVH entry, where it has one. */
 function fromElf(name: string, elf: ElfImage): KernelPlan {
   const pvh = elf.pvhEntry !== undefined && elf.guestOs !== 'linux';
-  const segments = segmentsOf(elf);
+  const segments = kernelSegments(elf.segments);
   return {
     name,
     kind: 'elf',

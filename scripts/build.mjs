@@ -2,7 +2,15 @@
 // a second run does only what has changed. Needs g++, cmake and make, and nothing from the network.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -39,7 +47,9 @@ function run(command, args) {
   const result = spawnSync(command, args, { encoding: 'utf8', maxBuffer: 1 << 26 });
   if (result.error || result.status !== 0) {
     process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
-    console.error(`tsvmm: ${[command, ...args].join(' ')} failed${result.error ? `: ${result.error.message}` : ''}`);
+    console.error(
+      `tsvmm: ${[command, ...args].join(' ')} failed${result.error ? `: ${result.error.message}` : ''}`,
+    );
     process.exit(1);
   }
 }

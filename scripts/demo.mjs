@@ -23,7 +23,10 @@ await runMain('demo', async () => {
   await setUp(['addon', 'guest', ...(reason === undefined ? [] : ['testbed'])]);
   const bundle = relative(root, makeBundle());
   const command = ['node', 'dist/tsvmm.cjs', 'run', '--bundle', bundle];
-  if (reason !== undefined) console.log(`demo: ${reason}: the microVM runs inside the testbed (an emulated machine, ten times slower)`);
+  if (reason !== undefined)
+    console.log(
+      `demo: ${reason}: the microVM runs inside the testbed (an emulated machine, ten times slower)`,
+    );
   console.log(`demo: ${command.join(' ')}\n`);
   return runHere(reason === undefined ? command : inTestbed(command, ['-t', '300']));
 });

@@ -51,7 +51,9 @@ async function debianPackages(parts) {
   if (missing.length === 0) return;
   const command = `apt-get install --no-install-recommends ${missing.join(' ')}`;
   if (spawnSync('apt-get', ['--version']).error) {
-    throw new SetupError(`these Debian packages are missing, and there is no apt-get here: ${missing.join(' ')}`);
+    throw new SetupError(
+      `these Debian packages are missing, and there is no apt-get here: ${missing.join(' ')}`,
+    );
   }
   if (process.getuid() !== 0) {
     throw new SetupError(
@@ -64,7 +66,16 @@ async function debianPackages(parts) {
     title,
     [
       ['apt-get', 'update', '-q'],
-      ['apt-get', 'install', '-y', '-q', '--no-install-recommends', '-o', 'DPkg::Lock::Timeout=900', ...missing],
+      [
+        'apt-get',
+        'install',
+        '-y',
+        '-q',
+        '--no-install-recommends',
+        '-o',
+        'DPkg::Lock::Timeout=900',
+        ...missing,
+      ],
     ],
     {
       env: { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' },
@@ -76,14 +87,15 @@ async function debianPackages(parts) {
 /** True, for up to 15 minutes, where a command failed because another process held one of apt's locks. */
 function heldByAnother() {
   const end = Date.now() + 15 * 60_000;
-  return (output) => /Could not get lock|is another process using it/.test(output.slice(-2000)) && Date.now() < end;
+  return (output) =>
+    /Could not get lock|is another process using it/.test(output.slice(-2000)) && Date.now() < end;
 }
 
 function missingPackages(names) {
   if (names.length === 0) return [];
-  const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Status}\n', ...names], {
-    encoding: 'utf8',
-  });
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg's own syntax
+  const format = '${Package} ${db:Status-Status}\n';
+  const query = spawnSync('dpkg-query', ['-W', '-f', format, ...names], { encoding: 'utf8' });
   if (query.error) {
     console.log(`  no dpkg here: make sure yourself of what Debian calls ${names.join(' ')}`);
     return [];
@@ -118,7 +130,8 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
     const parts = process.argv.slice(2);
     const known = ['npm', ...Object.keys(PACKAGES)];
     const unknown = parts.filter((part) => !known.includes(part));
-    if (unknown.length > 0) throw new SetupError(`no part ${unknown.join(', ')}: there are ${known.join(' ')}`);
+    if (unknown.length > 0)
+      throw new SetupError(`no part ${unknown.join(', ')}: there are ${known.join(' ')}`);
     const usual = ['addon', 'guest', 'test', ...(testbedReason() === undefined ? [] : ['testbed'])];
     await setUp(parts.length > 0 ? parts : usual);
     return 0;

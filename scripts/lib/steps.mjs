@@ -102,7 +102,12 @@ function runLogged([program, ...args], env, log, progress) {
     const take = (chunk) => {
       log.write(chunk);
       output = (output + chunk).slice(-65536);
-      progress.line(output.slice(0, -1).split(/[\r\n]/).at(-1) ?? '');
+      progress.line(
+        output
+          .slice(0, -1)
+          .split(/[\r\n]/)
+          .at(-1) ?? '',
+      );
     };
     child.stdout.setEncoding('utf8').on('data', take);
     child.stderr.setEncoding('utf8').on('data', take);
@@ -110,9 +115,7 @@ function runLogged([program, ...args], env, log, progress) {
       log.write(`${error.message}\n`);
       resolve({ status: error.message, output });
     });
-    child.on('close', (code, signal) =>
-      resolve({ status: code ?? signal, output }),
-    );
+    child.on('close', (code, signal) => resolve({ status: code ?? signal, output }));
   });
 }
 

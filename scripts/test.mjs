@@ -1,0 +1,166 @@
+// npm test: sets up, compiles, and runs the tests tier by tier; the last line is `N passed, N failed`.
+//
+//   npm test -- [PATTERN...] [--tier TIER]... [--no-setup]
+//
+// Tiers: native (C++ core), sanitize (the same with ASan and UBSan; only on request), unit (needs nothing), kvm
+// (micro-guests on any /dev/kvm), linux (Linux guests: hardware KVM or the testbed). A PATTERN is part of a test
+// file's path, or of a doctest case's name. --no-setup takes what is built as it is (for the middle of some work).
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
+import { inTestbed, kvmKind, root, runMain, SetupError, testbedReason } from './lib/host.mjs';
+import { runFiles } from './lib/run-files.mjs';
+import { step } from './lib/steps.mjs';
+import { Tally, tapReporter } from './lib/tally.mjs';
+import { setUp } from './setup.mjs';
+
+const TIERS = ['native', 'sanitize', 'unit', 'kvm', 'linux'];
+const DEFAULT_TIERS = ['native', 'unit', 'kvm', 'linux'];
+/** How long one test file may take. */
+const FILE_SECONDS = 180;
+const TESTBED_FILE_SECONDS = 600;
+const TESTBED_SECONDS = 3000;
+const NATIVE_SECONDS = 300;
+
+/** The compiled files of a tier's tests whose source's path contains one of the patterns. */
+function filesOf(tier, patterns) {
+  const folder = join('test', tier);
+  if (!existsSync(join(root, folder))) return [];
+  return readdirSync(join(root, folder), { recursive: true })
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => join(folder, name))
+    .filter((path) => patterns.length === 0 || patterns.some((pattern) => path.includes(pattern)))
+    .sort()
+    .map((path) => join(root, 'out/js', path.replace(/\.ts$/, '.js')));
+}
+
+async function runNative(name, options, patterns, tally) {
+  const folder = join('out/native-tests', name);
+  const jobs = String(availableParallelism());
+  await step(name, `C++ tests (${name})`, [
+    ['cmake', '-S', 'native', '-B', folder, ...options],
+    ['cmake', '--build', folder, '--parallel', jobs],
+  ]);
+  const start = Date.now();
+  const filter =
+    patterns.length > 0 ? [`--test-case=${patterns.map((pattern) => `*${pattern}*`).join(',')}`] : [];
+  const run = spawnSync(join(root, folder, 'native_tests'), ['--no-colors', ...filter], {
+    cwd: root,
+    encoding: 'utf8',
+    timeout: NATIVE_SECONDS * 1000,
+    killSignal: 'SIGKILL',
+    maxBuffer: 1 << 28,
+    env: { ...process.env, UBSAN_OPTIONS: 'print_stacktrace=1' },
+  });
+  const summary = /test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/.exec(run.stdout ?? '');
+  const result = {
+    passed: Number(summary?.[1] ?? 0),
+    failed: Number(summary?.[2] ?? 0),
+    ms: Date.now() - start,
+    details: [],
+  };
+  if (run.status !== 0 && result.failed === 0) {
+    result.failed = 1;
+    result.details.push(
+      `native_tests ended with ${run.error?.message ?? run.signal ?? `exit status ${run.status}`}`,
+    );
+  }
+  if (result.failed > 0)
+    result.details.push(...`${run.stdout}${run.stderr}`.trimEnd().split('\n').slice(-60));
+  if (result.failed > 0 || result.passed > 0) tally.add(name, result);
+}
+
+/** Runs test files in one session of the testbed, their events coming back as lines of JSON. */
+async function runInTestbed(files, reporter) {
+  // Inside, loading the 400 files of tap would cost each test file seconds: there (only) it is one file.
+  const { buildSync } = await import('esbuild');
+  const tap = 'node_modules/tap/dist/esm/index.js';
+  buildSync({
+    absWorkingDir: root,
+    entryPoints: [tap],
+    outfile: 'out/testbed/tap.js',
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+    banner: { js: "import{createRequire}from'node:module';const require=createRequire(import.meta.url);" },
+  });
+  const run = [
+    'scripts/lib/run-files.mjs',
+    String(availableParallelism()),
+    String(TESTBED_FILE_SECONDS),
+    ...files,
+  ];
+  const [program, ...args] = inTestbed(
+    ['bash', '-c', `cp out/testbed/tap.js ${tap} && exec node "$@"`, 'tests', ...run],
+    ['-t', String(TESTBED_SECONDS)],
+  );
+  const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+  for await (const line of createInterface({ input: child.stdout })) {
+    if (line.startsWith('{')) reporter.report(JSON.parse(line));
+    else console.log(line);
+  }
+  const status = child.exitCode ?? (await new Promise((resolve) => child.on('close', resolve)));
+  return status === 0 ? undefined : `the testbed's end (status ${status})`;
+}
+
+async function main() {
+  const { values, positionals: patterns } = parseArgs({
+    allowPositionals: true,
+    options: { tier: { type: 'string', multiple: true }, 'no-setup': { type: 'boolean' } },
+  });
+  const tiers = values.tier ?? DEFAULT_TIERS;
+  for (const tier of tiers) {
+    if (!TIERS.includes(tier)) throw new SetupError(`no tier '${tier}': there are ${TIERS.join(' ')}`);
+  }
+
+  // Where the files go: the tiers on the host, and what wants the testbed in one session of it.
+  const here = [];
+  const testbed = [];
+  for (const tier of ['unit', 'kvm', 'linux'].filter((tier) => tiers.includes(tier))) {
+    const files = filesOf(tier, patterns);
+    if (files.length === 0) continue;
+    const reason = tier === 'unit' ? undefined : testbedReason();
+    const away =
+      reason !== undefined && (tier === 'linux' || kvmKind() === 'none' || process.env.TSVMM_TESTBED === '1');
+    if (away) {
+      console.log(`${tier} tests: ${reason}: in the testbed (an emulated machine, ten times slower)`);
+      testbed.push(...files);
+    } else {
+      here.push({ tier, files });
+    }
+  }
+
+  const parts = ['test'];
+  if (here.length + testbed.length > 0) parts.push('addon');
+  if (filesOf('linux', patterns).length > 0 && tiers.includes('linux')) parts.push('guest');
+  if (testbed.length > 0) parts.push('testbed');
+  if (!values['no-setup']) await setUp(parts);
+
+  const tally = new Tally();
+  if (tiers.includes('native')) await runNative('native', [], patterns, tally);
+  if (tiers.includes('sanitize')) await runNative('sanitize', ['-DSANITIZE=ON'], patterns, tally);
+  if (here.length + testbed.length > 0) {
+    await step('compile', 'TypeScript', [
+      [process.execPath, 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'],
+    ]);
+    const reporter = await tapReporter(tally);
+    for (const { tier, files } of here) {
+      console.log(`${tier} tests:`);
+      await runFiles(files, { jobs: availableParallelism(), seconds: FILE_SECONDS }, reporter.report);
+    }
+    if (testbed.length > 0) {
+      const trouble = await runInTestbed(testbed, reporter);
+      if (trouble !== undefined) {
+        reporter.lost(trouble);
+        tally.add('testbed', { failed: 1, ms: 0, details: [trouble] });
+      }
+    }
+  }
+  return tally.close();
+}
+
+await runMain('test', main);

@@ -42,9 +42,19 @@ export interface NativeConsole extends NativeDevice {
   resumeOutput(): void;
 }
 
+export interface NativeFsOptions {
+  readonly directory: string;
+  readonly readOnly: boolean;
+  readonly cache: 'none' | 'auto' | 'always';
+  readonly writeback: boolean;
+  readonly hostLocks: boolean;
+  readonly posixAcl: boolean;
+}
+
 /** One factory a device. */
 export interface VirtioAddon {
   createVirtioBlk(options: NativeBlkOptions): NativeBlk;
   createVirtioConsole(options: NativeConsoleOptions): NativeConsole;
+  createVirtioFs(options: NativeFsOptions): NativeDevice;
   createVirtioRng(): NativeDevice;
 }

@@ -1,0 +1,44 @@
+#include <napi.h>
+
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "addon/device_handle.h"
+#include "virtio/fs/fs_device.h"
+
+namespace tsvmm::addon {
+namespace {
+
+virtio::fs::Cache cacheOf(const std::string& name) {
+  return name == "none"     ? virtio::fs::Cache::kNone
+         : name == "always" ? virtio::fs::Cache::kAlways
+                            : virtio::fs::Cache::kAuto;
+}
+
+}  // namespace
+
+/// Options: {directory, readOnly, cache: 'none' | 'auto' | 'always', writeback, hostLocks, posixAcl}. Returns
+/// {device}. Throws an Error that names the folder.
+Napi::Value createVirtioFs(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto options = info[0].As<Napi::Object>();
+  const auto flag = [&](const char* name) { return options.Get(name).ToBoolean().Value(); };
+  virtio::fs::FuseOptions fuse;
+  fuse.directory = options.Get("directory").ToString().Utf8Value();
+  fuse.readOnly = flag("readOnly");
+  fuse.cache = cacheOf(options.Get("cache").ToString().Utf8Value());
+  fuse.writeback = flag("writeback");
+  fuse.hostLocks = flag("hostLocks");
+  fuse.posixAcl = flag("posixAcl");
+  auto result = Napi::Object::New(env);
+  try {
+    result.Set("device", wrapDevice(env, std::make_shared<virtio::fs::FsDevice>(std::move(fuse))));
+  } catch (const std::exception& error) {
+    throw Napi::Error::New(env, error.what());
+  }
+  return result;
+}
+
+}  // namespace tsvmm::addon

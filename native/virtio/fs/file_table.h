@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "virtio/fs/fd_budget.h"
+
+namespace tsvmm::virtio::fs {
+
+/// What an open of the guest's stands for. Shared, because a worker may still use it when the guest has
+/// closed it.
+struct OpenFile {
+  CountedFd fd;
+  uint64_t nodeId = 0;
+  bool directory = false;
+  bool writable = false;
+  uint64_t position = 0;  ///< of a folder's descriptor: which offset getdents64() would go on from
+};
+
+/// Open files by file handle. A handle is an index with a generation, so a stale one is recognised.
+class FileTable {
+ public:
+  uint64_t add(std::shared_ptr<OpenFile> file) {
+    uint32_t index;
+    if (free_.empty()) {
+      index = static_cast<uint32_t>(slots_.size());
+      slots_.emplace_back();
+    } else {
+      index = free_.back();
+      free_.pop_back();
+    }
+    slots_[index].file = std::move(file);
+    return uint64_t{slots_[index].generation} << 32 | index;
+  }
+  /// nullptr if there is none, or one of the other kind.
+  const std::shared_ptr<OpenFile>& find(uint64_t handle, bool directory) const {
+    static const std::shared_ptr<OpenFile> none;
+    const uint32_t index = static_cast<uint32_t>(handle);
+    if (index >= slots_.size() || slots_[index].generation != handle >> 32 || !slots_[index].file ||
+        slots_[index].file->directory != directory) {
+      return none;
+    }
+    return slots_[index].file;
+  }
+  bool remove(uint64_t handle, bool directory) {
+    if (!find(handle, directory)) {
+      return false;
+    }
+    const uint32_t index = static_cast<uint32_t>(handle);
+    slots_[index].file.reset();
+    slots_[index].generation++;
+    free_.push_back(index);
+    return true;
+  }
+  void clear() {
+    slots_.clear();
+    free_.clear();
+  }
+  size_t size() const { return slots_.size() - free_.size(); }
+
+ private:
+  struct Slot {
+    std::shared_ptr<OpenFile> file;
+    uint32_t generation = 0;
+  };
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> free_;
+};
+
+}  // namespace tsvmm::virtio::fs

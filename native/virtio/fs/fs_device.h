@@ -1,0 +1,38 @@
+#pragma once
+
+#include <sys/uio.h>
+
+#include <memory>
+#include <vector>
+
+#include "virtio/device.h"
+#include "virtio/fs/fuse_server.h"
+
+namespace tsvmm::virtio::fs {
+
+/// virtio-fs (virtio 1.2, 5.11): hands what comes in the high-priority queue (0) and the request queues (1
+/// and up) to a FUSE server.
+class FsDevice final : public Device {
+ public:
+  /// Throws std::system_error if the folder cannot be opened.
+  explicit FsDevice(FuseOptions options) : server_(std::move(options)) {}
+  ~FsDevice() override;
+
+  void activate(Host& host) override;
+  void notify(uint16_t index) override;
+  void reset() override;
+
+  FuseServer& server() { return server_; }
+
+ private:
+  void complete(uint64_t ticket, uint32_t written);
+
+  FuseServer server_;
+  Host* host_ = nullptr;
+  /// Ends with the activation: what was posted in it does nothing afterwards.
+  std::shared_ptr<int> activation_;
+  std::vector<iovec> in_;   ///< of the request being served
+  std::vector<iovec> out_;  ///< of the request being served
+};
+
+}  // namespace tsvmm::virtio::fs

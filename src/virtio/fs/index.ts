@@ -1,0 +1,126 @@
+import { statSync } from 'node:fs';
+import { addon } from '../../addon/index.js';
+import type { VirtioDescription } from '../description.js';
+import { checkName } from '../options.js';
+
+/**
+ * What the guest may keep without asking the host again:
+ * - `none`: nothing of names and attributes. File content is kept until the file is opened again, or its
+ *   size or
+ *   modification time is seen to have changed. For folders that others change all the time.
+ * - `auto`: names and attributes for 1 second, content until size or modification time has changed.
+ * - `always`: everything for 24 hours, absent names too. Right for a folder that nobody but this guest
+ *   changes, such
+ *   as a container's root file system; changes made on the host may stay unseen.
+ */
+export type FsCache = 'none' | 'auto' | 'always';
+
+/** A folder of the host, shared with the guest by virtio-fs (virtio 1.2, 5.11). */
+export interface FsOptions {
+  /** For messages and metrics: `rootfs`. */
+  readonly name: string;
+  /** What the guest mounts it by (`mount -t virtiofs TAG /mnt`): 1 to 36 bytes of UTF-8. */
+  readonly tag: string;
+  /** The folder. It is held open: renaming it later does not matter. */
+  readonly directory: string;
+  /** Every change is refused with EROFS. False by default. */
+  readonly readOnly?: boolean | undefined;
+  /** `auto` by default. */
+  readonly cache?: FsCache | undefined;
+  /**
+   * The guest gathers small writes and sends them later, when a file is closed at the latest. Only with
+   * `cache: 'always'`, because
+   * the guest then decides about sizes and modification times. False by default.
+   */
+  readonly writeback?: boolean | undefined;
+  /**
+   * Who keeps file locks (fcntl and flock). `guest` (the default): the guest's kernel; they hold among
+   * the guest's programs.
+   * `host`: they are taken on the host's files, so that other machines and programs of the host see
+   * them. A guest's
+   * program that waits for such a lock cannot be interrupted, because Linux's virtio-fs sends no interrupts.
+   */
+  readonly locks?: 'guest' | 'host' | undefined;
+  /** Access control lists are enforced in the guest and stored on the host. Else they are refused. False by default. */
+  readonly posixAcl?: boolean | undefined;
+}
+
+const DEVICE_ID = 26;
+const TAG_BYTES = 36;
+const HIGH_PRIORITY_QUEUE_SIZE = 128;
+// Linux keeps a request within the queue's size less 4 descriptors: 256 pages (1 MiB) and the headers must
+// fit.
+const REQUEST_QUEUE_SIZE = 512;
+const CACHES: readonly string[] = ['none', 'auto', 'always'];
+const LOCKS: readonly string[] = ['guest', 'host'];
+
+/**
+ * Opens the folder and describes the device.
+ *
+ * @throws TypeError or RangeError for a bad option; Error, naming the folder, if it is not there or not a
+ * folder
+ */
+export function describeFs(options: FsOptions): VirtioDescription {
+  const { name, tag, directory, readOnly = false, cache = 'auto', writeback = false } = options;
+  const { locks = 'guest', posixAcl = false } = options;
+  checkName('share', name);
+  const where = `share ${name}`;
+  if (typeof tag !== 'string' || tag === '' || Buffer.byteLength(tag) > TAG_BYTES || tag.includes('\0')) {
+    throw new RangeError(
+      `${where}: tag: expected 1 to ${TAG_BYTES} bytes of UTF-8 without NUL, got ${JSON.stringify(tag)}`,
+    );
+  }
+  if (typeof directory !== 'string' || directory === '' || directory.includes('\0')) {
+    throw new TypeError(
+      `${where}: directory: expected the path of a folder, got ${JSON.stringify(directory)}`,
+    );
+  }
+  checkOneOf(`${where}: cache`, cache, CACHES);
+  checkOneOf(`${where}: locks`, locks, LOCKS);
+  if (writeback && cache !== 'always') {
+    throw new RangeError(`${where}: writeback: only with cache 'always', which is '${cache}' here`);
+  }
+  checkFolder(where, directory);
+  return {
+    name,
+    deviceId: DEVICE_ID,
+    features: 0n,
+    queueSizes: [HIGH_PRIORITY_QUEUE_SIZE, REQUEST_QUEUE_SIZE],
+    config: configSpace(tag),
+    backend: addon().createVirtioFs({
+      directory,
+      readOnly,
+      cache,
+      writeback,
+      hostLocks: locks === 'host',
+      posixAcl,
+    }),
+  };
+}
+
+function checkOneOf(where: string, value: string, allowed: readonly string[]): void {
+  if (!allowed.includes(value)) {
+    const list = allowed.map((word) => `'${word}'`).join(', ');
+    throw new RangeError(`${where}: expected one of ${list}, got ${JSON.stringify(value)}`);
+  }
+}
+
+function checkFolder(where: string, directory: string): void {
+  let isFolder: boolean;
+  try {
+    isFolder = statSync(directory).isDirectory();
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    const reason = code === 'ENOENT' ? 'does not exist' : `cannot be reached (${code})`;
+    throw new Error(`${where}: directory: ${directory} ${reason}`);
+  }
+  if (!isFolder) throw new Error(`${where}: directory: ${directory} is not a folder`);
+}
+
+/** The configuration space (virtio 1.2, 5.11.4): the tag, filled up with NULs, and the number of request queues. */
+function configSpace(tag: string): Uint8Array {
+  const config = new Uint8Array(TAG_BYTES + 4);
+  config.set(Buffer.from(tag));
+  new DataView(config.buffer).setUint32(TAG_BYTES, 1, true);
+  return config;
+}

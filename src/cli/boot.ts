@@ -1,0 +1,135 @@
+import type { DiskConfig, MachineConfig, ShareConfig } from '../machine/config.js';
+import { Machine, type MachineExit } from '../machine/machine.js';
+import { Timeline } from '../machine/timeline.js';
+import { printError } from '../runtime/output.js';
+import { onSignals } from '../runtime/signals.js';
+import {
+  type Parsed,
+  parseArguments,
+  parseInteger,
+  parseMemory,
+  parseSeconds,
+  UsageError,
+} from './arguments.js';
+import { ESCAPE_KEY, Terminal } from './terminal.js';
+import { writeTimeline } from './write-timeline.js';
+
+export const usage = `usage: tsvmm boot [OPTIONS] KERNEL
+
+Boots KERNEL (a bzImage or a vmlinux for x86-64). Its serial console is on standard input and output; on a terminal
+the keys go to the guest, and Ctrl-] ends the machine.
+
+  --initrd FILE             an initramfs
+  --append PARAMETERS       kernel parameters, added to tsvmm's own
+  --memory SIZE             128M by default; 1G, 512MiB, or a number of bytes
+  --cpus N                  1 by default
+  --disk FILE[,ro]          a raw image or block device as /dev/vda, /dev/vdb, ...; may be repeated
+  --share TAG=DIR[,ro]      a folder, for: mount -t virtiofs TAG /mnt; may be repeated
+  --rng                     a virtio entropy source
+  --decompress host|guest   who unpacks a bzImage's kernel; host (and cached) by default
+  --timeline FILE           writes the phases of the start as JSON
+  --deadline SECONDS        ends a machine that takes longer
+
+Status: 0 the guest powered off or reset; 101 it panicked; 102 triple fault; 103 KVM reported an error;
+104 the deadline passed; 125 tsvmm failed; 128 + n signal n came.`;
+
+const STATUS: Readonly<Record<MachineExit['reason'], number>> = {
+  'power-off': 0,
+  reset: 0,
+  stopped: 0,
+  panic: 101,
+  'triple-fault': 102,
+  'kvm-error': 103,
+};
+const STATUS_DEADLINE = 104;
+
+const OPTIONS = {
+  initrd: 'value',
+  append: 'value',
+  memory: 'value',
+  cpus: 'value',
+  disk: 'list',
+  share: 'list',
+  rng: 'flag',
+  decompress: 'value',
+  timeline: 'value',
+  deadline: 'value',
+} as const;
+
+export async function main(args: readonly string[]): Promise<number> {
+  const { options, positionals } = parseArguments(args, OPTIONS);
+  const [kernel, surplus] = positionals;
+  if (kernel === undefined) throw new UsageError('boot: the kernel is missing; see tsvmm boot --help');
+  if (surplus !== undefined) throw new UsageError(`boot: ${surplus}: there is one kernel only, ${kernel}`);
+  const deadline = options.deadline === undefined ? undefined : parseSeconds(options.deadline, '--deadline');
+  const timeline = options.timeline === undefined ? undefined : new Timeline();
+  const machine = await Machine.create({ ...machineConfig(kernel, options), timeline });
+  const terminal = new Terminal();
+  const restore = (): void => terminal.restore();
+  process.once('exit', restore);
+  // Whatever ends the machine first decides the status.
+  const ended = new Promise<number>((resolve) => {
+    onSignals((signal) => resolve(terminal.isRaw && signal === SIGQUIT ? 0 : 128 + signal));
+    if (deadline !== undefined) setTimeout(resolve, deadline * 1000, STATUS_DEADLINE).unref();
+    machine.wait().then((exit) => {
+      restore();
+      if ('message' in exit) printError(`tsvmm: ${WORDS[exit.reason]}: ${exit.message}`);
+      resolve(STATUS[exit.reason]);
+    });
+  });
+  terminal.raw(ESCAPE_KEY);
+  machine.start();
+  const status = await ended;
+  restore();
+  if (status === STATUS_DEADLINE) printError(`tsvmm: the machine did not end within ${deadline} seconds`);
+  machine.stop();
+  if (timeline !== undefined) writeTimeline(machine, timeline, String(options.timeline));
+  return status;
+}
+
+const SIGQUIT = 3;
+
+const WORDS = {
+  panic: 'the guest panicked',
+  'triple-fault': 'the guest failed',
+  'kvm-error': 'KVM cannot run the guest',
+} as const;
+
+function machineConfig(kernel: string, options: Parsed<typeof OPTIONS>['options']): MachineConfig {
+  const { decompress, initrd, append } = options;
+  if (decompress !== undefined && decompress !== 'host' && decompress !== 'guest') {
+    throw new UsageError(`--decompress: expected host or guest, got ${JSON.stringify(decompress)}`);
+  }
+  return {
+    memory: options.memory === undefined ? 128 << 20 : parseMemory(options.memory),
+    cpus: options.cpus === undefined ? 1 : parseInteger(options.cpus, '--cpus', 1, 254),
+    kernel: {
+      path: kernel,
+      ...(decompress === undefined ? {} : { decompress }),
+      ...(initrd === undefined ? {} : { initrd }),
+      ...(append === undefined ? {} : { commandLine: append }),
+    },
+    serial: { input: 0, output: 1 },
+    disks: (options.disk ?? []).map(parseDisk),
+    shares: (options.share ?? []).map(parseShare),
+    rng: options.rng === true,
+    log: (line) => printError(`tsvmm: ${line}`),
+  };
+}
+
+function parseDisk(text: string): DiskConfig {
+  const readOnly = text.endsWith(',ro');
+  const path = readOnly ? text.slice(0, -3) : text;
+  if (path === '') throw new UsageError(`--disk: expected FILE or FILE,ro, got ${JSON.stringify(text)}`);
+  return { path, readOnly };
+}
+
+function parseShare(text: string): ShareConfig {
+  const readOnly = text.endsWith(',ro');
+  const match = /^([^=]+)=(.+)$/s.exec(readOnly ? text.slice(0, -3) : text);
+  const [, tag, directory] = match ?? [];
+  if (tag === undefined || directory === undefined) {
+    throw new UsageError(`--share: expected TAG=DIR or TAG=DIR,ro, got ${JSON.stringify(text)}`);
+  }
+  return { tag, directory, readOnly };
+}

@@ -44,8 +44,8 @@ void lock(DiskFile& file, const std::string& path) {
   }
   if (errno == EAGAIN || errno == EACCES) {
     fail(path, file.readOnly
-                   ? "another process has it open as a writable disk"
-                   : "another process uses it as a disk; a writable disk belongs to one machine at a time");
+                   ? "it is already in use as a writable disk"
+                   : "it is already in use as a disk; a writable disk belongs to one machine at a time");
   }
   if (errno == EINVAL || errno == ENOLCK || errno == EOPNOTSUPP || errno == ENOSYS) {
     file.locked = false;

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+
+#include "io/fd.h"
+#include "virtio/vsock/endpoint.h"
+
+namespace tsvmm::virtio::vsock {
+
+/// A connected stream socket of our own. Never blocks, whatever the socket's flags are (MSG_DONTWAIT). The
+/// guest's half-close becomes shutdown(SHUT_WR); the peer's end-of-file is the end of the input.
+class SocketEndpoint final : public Endpoint {
+ public:
+  explicit SocketEndpoint(Fd socket) : socket_(std::move(socket)) {}
+  ~SocketEndpoint() override { SocketEndpoint::close(); }
+
+  void start(EventLoop& loop, std::function<void()> ready) override;
+  void close() override;
+  ssize_t read(std::span<const iovec> to) override;
+  ssize_t write(std::span<const iovec> from) override;
+  void endRead() override;
+  void endWrite() override;
+  int fd() const { return socket_.get(); }
+
+ private:
+  Fd socket_;
+  EventLoop* loop_ = nullptr;
+  std::function<void()> ready_;
+};
+
+/// Connects to the Unix socket at `path` without blocking. Returns 0 and the socket, or an errno: EAGAIN when
+/// the listener's backlog is full, ENAMETOOLONG for a path that no socket can have.
+int connectUnix(const std::string& path, Fd& socket);
+
+/// recvmsg and sendmsg with MSG_DONTWAIT and MSG_NOSIGNAL; a negative errno on failure.
+ssize_t receiveNow(int socket, std::span<const iovec> to);
+ssize_t sendNow(int socket, std::span<const iovec> from);
+
+}  // namespace tsvmm::virtio::vsock

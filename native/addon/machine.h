@@ -18,8 +18,9 @@
 
 namespace tsvmm::addon {
 
-/// The JavaScript class NativeMachine: the moving parts of one machine (vCPU threads, I/O thread, buses, devices), put together by
-/// src/machine/builder.ts. Decides nothing: it tells JavaScript why the machine has ended and stops.
+/// The JavaScript class NativeMachine: the moving parts of one machine (vCPU threads, I/O thread, buses,
+/// devices), put together by src/machine/builder.ts. Decides nothing: it tells JavaScript why the machine has
+/// ended and stops.
 class NativeMachine : public Napi::ObjectWrap<NativeMachine> {
  public:
   static void init(Napi::Env env, Napi::Object exports);
@@ -41,7 +42,8 @@ class NativeMachine : public Napi::ObjectWrap<NativeMachine> {
   Napi::Value metrics(const Napi::CallbackInfo& info);
   Napi::Value timeline(const Napi::CallbackInfo& info);
 
-  /// From any thread; the first reason counts. `reason`: power-off, reset, stopped, panic, or exit (then `exit` tells).
+  /// From any thread; the first reason counts. `reason`: power-off, reset, stopped, panic, or exit (then
+  /// `exit` tells).
   void end(const char* reason, const VcpuExit& exit = {});
   void tellEnd(Napi::Env env, const std::string& reason, const VcpuExit& exit);
   void power(PowerRequest request);

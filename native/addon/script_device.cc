@@ -62,9 +62,10 @@ class ScriptVirtio : public virtio::Device, public std::enable_shared_from_this<
     gate_->run([handlers = handlers_](Napi::Env) { handlers->call("reset", {}); });
   }
   void configWritten(uint32_t offset, std::span<const uint8_t> bytes) override {
-    gate_->post([handlers = handlers_, offset, copy = std::vector<uint8_t>(bytes.begin(), bytes.end())](Napi::Env env) {
-      handlers->call("configWritten",
-                     {Napi::Number::New(env, offset), Napi::Buffer<uint8_t>::Copy(env, copy.data(), copy.size())});
+    gate_->post([handlers = handlers_, offset,
+                 copy = std::vector<uint8_t>(bytes.begin(), bytes.end())](Napi::Env env) {
+      handlers->call("configWritten", {Napi::Number::New(env, offset),
+                                       Napi::Buffer<uint8_t>::Copy(env, copy.data(), copy.size())});
     });
   }
 
@@ -133,15 +134,17 @@ Napi::Value createScriptVirtio(const Napi::CallbackInfo& info) {
   handle.Set("interrupt", Napi::Function::New(env, [device](const Napi::CallbackInfo&) {
                device->onHost([](virtio::Host& host) { host.interruptDriver(); });
              }));
-  handle.Set("updateConfig", Napi::Function::New(env, [device](const Napi::CallbackInfo& call) {
-               const auto offset = call[0].As<Napi::Number>().Uint32Value();
-               const auto bytes = call[1].As<Napi::Uint8Array>();
-               device->onHost([offset, copy = std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength())](
-                                  virtio::Host& host) { host.updateConfig(offset, copy); });
-             }));
-  handle.Set("fail", Napi::Function::New(env, [device](const Napi::CallbackInfo& call) {
-               device->onHost([reason = call[0].ToString().Utf8Value()](virtio::Host& host) { host.fail(reason); });
-             }));
+  handle.Set(
+      "updateConfig", Napi::Function::New(env, [device](const Napi::CallbackInfo& call) {
+        const auto offset = call[0].As<Napi::Number>().Uint32Value();
+        const auto bytes = call[1].As<Napi::Uint8Array>();
+        device->onHost([offset, copy = std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength())](
+                           virtio::Host& host) { host.updateConfig(offset, copy); });
+      }));
+  handle.Set(
+      "fail", Napi::Function::New(env, [device](const Napi::CallbackInfo& call) {
+        device->onHost([reason = call[0].ToString().Utf8Value()](virtio::Host& host) { host.fail(reason); });
+      }));
   handle.Set("close", Napi::Function::New(env, [device](const Napi::CallbackInfo&) { device->close(); }));
   return handle;
 }
@@ -161,8 +164,8 @@ void ScriptBusDevice::read(uint64_t offset, std::span<uint8_t> data) {
   auto answer = std::make_shared<uint64_t>(UINT64_MAX);
   gate_->run([functions = functions_, answer, offset, size = data.size()](Napi::Env env) {
     try {
-      const Napi::Value value = functions->read.Call(
-          {Napi::Number::New(env, static_cast<double>(offset)), Napi::Number::New(env, static_cast<double>(size))});
+      const Napi::Value value = functions->read.Call({Napi::Number::New(env, static_cast<double>(offset)),
+                                                      Napi::Number::New(env, static_cast<double>(size))});
       if (value.IsBigInt()) {
         bool lossless;
         *answer = value.As<Napi::BigInt>().Uint64Value(&lossless);

@@ -10,11 +10,12 @@
 namespace tsvmm::addon {
 
 /// A device on a bus whose registers are JavaScript functions: `read(offset, size) -> number | bigint` and
-/// `write(offset, size, value)`. A read makes the vCPU wait for the answer; a write goes its way. If a function throws,
-/// the read answers all ones, and the machine's listener hears of it.
+/// `write(offset, size, value)`. A read makes the vCPU wait for the answer; a write goes its way. If a
+/// function throws, the read answers all ones, and the machine's listener hears of it.
 class ScriptBusDevice : public BusDevice {
  public:
-  ScriptBusDevice(std::shared_ptr<ScriptGate> gate, Napi::Function read, Napi::Function write, Napi::Function failed);
+  ScriptBusDevice(std::shared_ptr<ScriptGate> gate, Napi::Function read, Napi::Function write,
+                  Napi::Function failed);
   void read(uint64_t offset, std::span<uint8_t> data) override;
   void write(uint64_t offset, std::span<const uint8_t> data) override;
 
@@ -28,8 +29,9 @@ class ScriptBusDevice : public BusDevice {
   std::shared_ptr<Functions> functions_;
 };
 
-/// Exports createScriptVirtio(handlers): a virtio device whose queues JavaScript serves. Handlers: `activate({features, queues})`,
-/// `notify(queue)`, `reset()`, `configWritten(offset, bytes)`. The object returned has `interrupt()`, `updateConfig(offset, bytes)` and `fail(reason)`.
+/// Exports createScriptVirtio(handlers): a virtio device whose queues JavaScript serves. Handlers:
+/// `activate({features, queues})`, `notify(queue)`, `reset()`, `configWritten(offset, bytes)`. The object
+/// returned has `interrupt()`, `updateConfig(offset, bytes)` and `fail(reason)`.
 void initScriptDevices(Napi::Env env, Napi::Object exports);
 
 }  // namespace tsvmm::addon

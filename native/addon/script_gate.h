@@ -11,8 +11,9 @@
 
 namespace tsvmm::addon {
 
-/// The way from a machine's threads to the JavaScript thread, for devices written in TypeScript and for the machine's events.
-/// Calls run in order. close() ends every wait, so that a thread which waits for JavaScript can always be joined by it.
+/// The way from a machine's threads to the JavaScript thread, for devices written in TypeScript and for the
+/// machine's events. Calls run in order. close() ends every wait, so that a thread which waits for JavaScript
+/// can always be joined by it.
 class ScriptGate : public std::enable_shared_from_this<ScriptGate> {
  public:
   using Call = std::function<void(Napi::Env)>;
@@ -21,7 +22,8 @@ class ScriptGate : public std::enable_shared_from_this<ScriptGate> {
   static std::shared_ptr<ScriptGate> create(Napi::Env env, bool keepsAlive);
   ~ScriptGate() = default;
 
-  /// Runs `call` on the JavaScript thread. Waits while more than a few hundred calls are pending; false once closed.
+  /// Runs `call` on the JavaScript thread. Waits while more than a few hundred calls are pending; false once
+  /// closed.
   bool post(Call call);
   /// The same, and waits until it has run; false if the gate was closed before.
   bool run(const Call& call);

@@ -101,6 +101,9 @@ export function moduleOrder(tree: ModuleTree, wanted: Iterable<string>): string[
     const files = tree.files.get(name);
     if (files === undefined)
       throw new BootError('module-missing', `${tree.dir}: modules.dep lists no ${path}`);
+    if (open.size > DEPTH_MAX) {
+      throw new BootError('malformed', `${tree.dir}: modules.dep: dependencies too deep at ${path}`);
+    }
     if (open.has(path))
       throw new BootError('malformed', `${tree.dir}: modules.dep: ${path} depends on itself`);
     open.add(path);

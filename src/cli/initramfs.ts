@@ -1,57 +1,37 @@
 import { readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { BootError, reasonOf } from '../boot/error.js';
 import { extendInitramfs, moduleFiles } from '../boot/initramfs.js';
 import { collectModules, NEEDED_MODULES, USEFUL_MODULES } from '../boot/modules.js';
 import { fileError } from '../boot/reader.js';
+import { guestFile } from '../runtime/guest-files.js';
+import { printLine } from '../runtime/output.js';
+import { parseArguments, UsageError } from './arguments.js';
 
-const USAGE = `usage: tsvmm initramfs --modules DIR --output FILE [--base FILE] [--module NAME]...
+export const usage = `usage: tsvmm initramfs --modules DIR --output FILE [OPTIONS]
 
-Makes an initramfs for a stock kernel, whose virtio drivers are modules: the base initramfs and those modules.
+Makes an initramfs for a distribution's kernel, whose virtio drivers are modules: tsvmm's own initramfs, and the modules
+that a machine of tsvmm needs, with what they depend on.
 
-  --modules DIR   the kernel's modules: /lib/modules/VERSION
-  --output FILE   what to write
-  --base FILE     the base, an uncompressed cpio archive; tsvmm's own unless given
-  --module NAME   one more module, with what it depends on; may be given several times
-`;
+  --modules DIR             the kernel's modules: /lib/modules/VERSION
+  --output FILE             what to write
+  --base FILE               an uncompressed cpio archive in place of tsvmm's own initramfs
+  --module NAME             one more module; may be repeated`;
 
-const FAILED = 125;
+const OPTIONS = { modules: 'value', output: 'value', base: 'value', module: 'list' } as const;
 
-/**
- * The command `tsvmm initramfs`.
- * @param base path of tsvmm's own initramfs, where there is one.
- * @returns the exit status: 0, or 125 after a line on standard error.
- */
-export async function initramfs(args: string[], base?: string): Promise<number> {
-  try {
-    const { values } = parseArgs({
-      args,
-      options: {
-        modules: { type: 'string' },
-        output: { type: 'string' },
-        base: { type: 'string' },
-        module: { type: 'string', multiple: true, default: [] },
-        help: { type: 'boolean' },
-      },
-    });
-    if (values.help === true) {
-      process.stdout.write(USAGE);
-      return 0;
-    }
-    if (values.modules === undefined || values.output === undefined) {
-      throw new Error('initramfs: --modules and --output are needed (see --help)');
-    }
-    const basePath = values.base ?? base;
-    if (basePath === undefined) throw new Error('initramfs: there is no base initramfs: give --base FILE');
-    const needed = [...NEEDED_MODULES, ...values.module];
-    const modules = await collectModules(resolved(values.modules), needed, USEFUL_MODULES);
-    write(values.output, extendInitramfs(read(basePath), moduleFiles(modules), basePath));
-    process.stdout.write(`${values.output}: ${modules.length} modules added to ${basePath}\n`);
-    return 0;
-  } catch (error) {
-    process.stderr.write(`tsvmm: ${reasonOf(error)}\n`);
-    return FAILED;
-  }
+/** @returns the exit status. */
+export async function main(args: readonly string[]): Promise<number> {
+  const { options, positionals } = parseArguments(args, OPTIONS);
+  const { modules: dir, output } = options;
+  if (positionals.length > 0) throw new UsageError(`unexpected argument ${positionals[0]}`);
+  if (dir === undefined) throw new UsageError('--modules is missing; see tsvmm initramfs --help');
+  if (output === undefined) throw new UsageError('--output is missing; see tsvmm initramfs --help');
+  const base = options.base ?? guestFile('initrd');
+  const needed = [...NEEDED_MODULES, ...(options.module ?? [])];
+  const modules = await collectModules(resolved(dir), needed, USEFUL_MODULES);
+  write(output, extendInitramfs(read(base), moduleFiles(modules), base));
+  printLine(`${output}: ${modules.length} modules added to ${base}`);
+  return 0;
 }
 
 /** The folder's true name: it carries the kernel's version, which a link like "current" does not. */

@@ -5,7 +5,7 @@ const EXIT_FAILURE = 125;
 
 /** What each command's file offers. They are loaded when they are used: the start of `run` and `boot` is counted. */
 interface Command {
-  readonly usage?: string;
+  readonly usage: string;
   /** Resolves with the exit status. */
   main(args: readonly string[]): Promise<number>;
 }
@@ -19,19 +19,10 @@ function load(name: string): Promise<Command> | undefined {
     case 'doctor':
       return import('./doctor.js');
     case 'initramfs':
-      return initramfsCommand();
+      return import('./initramfs.js');
     default:
       return undefined;
   }
-}
-
-async function initramfsCommand(): Promise<Command> {
-  const [{ initramfs }, { guestFilePlaces }, { existsSync }] = await Promise.all([
-    import('./initramfs.js'),
-    import('../runtime/guest-files.js'),
-    import('node:fs'),
-  ]);
-  return { main: (args) => initramfs([...args], guestFilePlaces('initrd').find(existsSync)) };
 }
 
 const COMMANDS = ['run', 'boot', 'doctor', 'initramfs'];
@@ -53,7 +44,7 @@ async function main(args: readonly string[]): Promise<number> {
   const command = name === undefined ? undefined : load(name);
   if (command !== undefined) {
     const { usage, main } = await command;
-    if (usage !== undefined && (rest[0] === '--help' || rest[0] === '-h')) {
+    if (rest[0] === '--help' || rest[0] === '-h') {
       printLine(usage);
       return 0;
     }

@@ -25,10 +25,11 @@ export function guestFiles(named: {
   readonly kernel?: string | undefined;
   readonly initrd?: string | undefined;
 }): GuestFiles {
-  return { kernel: named.kernel ?? find('kernel'), initrd: named.initrd ?? find('initrd') };
+  return { kernel: named.kernel ?? guestFile('kernel'), initrd: named.initrd ?? guestFile('initrd') };
 }
 
-function find(what: 'kernel' | 'initrd'): string {
+/** tsvmm's own kernel or initramfs. Throws a UserError where there is none. */
+export function guestFile(what: 'kernel' | 'initrd'): string {
   const places = guestFilePlaces(what);
   const found = places.find((path) => existsSync(path));
   if (found !== undefined) return found;

@@ -14,6 +14,12 @@ export async function unpackBzip2(data: Uint8Array, limit: number): Promise<Uint
         if (byte === undefined) throw new Error('the data end too early');
         return byte;
       },
+      read: (buffer, offset, count) => {
+        const part = data.subarray(position, position + count);
+        buffer.set(part, offset);
+        position += part.length;
+        return part.length;
+      },
       eof: () => position >= data.length,
     },
     {

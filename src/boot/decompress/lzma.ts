@@ -3,7 +3,9 @@ import { tooMuch } from './unpacker.js';
 
 /** A kernel's dictionary has at most 128 MiB (scripts/Makefile.lib); liblzma needs a little more for itself. */
 const MEMORY_LIMIT = 256 << 20;
+/** Bytes that come out at a time, and that go in. */
 const CHUNK = 1 << 20;
+const PIECE = 8 << 10;
 
 /** The .xz format, with any of its filters (kernels use the x86 one), by liblzma. */
 export function unpackXz(data: Uint8Array, limit: number): Promise<Uint8Array> {
@@ -32,21 +34,15 @@ function decode(coder: Coders, data: Uint8Array, limit: number): Promise<Uint8Ar
     });
     stream.on('error', fail);
     stream.on('end', () => resolve(Buffer.concat(chunks, total)));
-    // In pieces, so that the library does not take in (and unpack) everything before the limit is looked at.
+    // A piece is unpacked as a whole before the limit is looked at, so the pieces are small: LZMA makes at most some
+    // 7,000 bytes of one.
     let offset = 0;
     const feed = (): void => {
-      while (!stream.destroyed) {
-        if (offset >= data.length) {
-          stream.end();
-          return;
-        }
-        const piece = data.subarray(offset, offset + CHUNK);
-        offset += CHUNK;
-        if (!stream.write(Buffer.from(piece.buffer, piece.byteOffset, piece.length))) {
-          stream.once('drain', feed);
-          return;
-        }
-      }
+      if (stream.destroyed) return;
+      const piece = data.subarray(offset, offset + PIECE);
+      offset += piece.length;
+      if (piece.length === 0) stream.end();
+      else stream.write(Buffer.from(piece.buffer, piece.byteOffset, piece.length), () => setImmediate(feed));
     };
     feed();
   });

@@ -1,7 +1,11 @@
 declare module 'seek-bzip' {
-  /** Decodes one bzip2 stream; `eof` and `readByte` feed it, `writeByte` takes what comes out. */
+  /** Decodes one bzip2 stream; `read`, `readByte` and `eof` feed it, `writeByte` takes what comes out. */
   function decode(
-    input: { readByte(): number; eof(): boolean },
+    input: {
+      read(buffer: Uint8Array, offset: number, length: number): number;
+      readByte(): number;
+      eof(): boolean;
+    },
     output: { writeByte(byte: number): void },
     multistream?: boolean,
   ): void;

@@ -1,0 +1,207 @@
+#include "agent.h"
+
+#include <signal.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "error.h"
+#include "mounts.h"
+
+namespace tsvmm::agent {
+
+namespace {
+
+constexpr int kProtocol = 1;
+constexpr std::int64_t kNanoseconds = 1'000'000'000;
+
+void setTime(std::int64_t realtimeNs) {
+  timespec time{};
+  time.tv_sec = realtimeNs / kNanoseconds;
+  time.tv_nsec = realtimeNs % kNanoseconds;
+  if (clock_settime(CLOCK_REALTIME, &time) != 0) {
+    throw systemError("cannot set the clock", "");
+  }
+}
+
+Json errorData(const OperationError& error) {
+  Json data;
+  if (error.error() != 0) {
+    data["errno"] = error.error();
+  }
+  if (!error.path().empty()) {
+    data["path"] = error.path();
+  }
+  return data;
+}
+
+}  // namespace
+
+Agent::Agent(Loop& loop, Fd control, std::uint64_t bootNs)
+    : loop_(loop),
+      control_(loop, std::move(control),
+               {[this](std::string_view line) { onLine(line); },
+                [this](const std::string& reason) {
+                  reason_ = reason;
+                  loop_.stop();
+                }}),
+      bootNs_(bootNs) {}
+
+void Agent::ready(const std::vector<std::string>& warnings) {
+  utsname name{};
+  uname(&name);
+  control_.send(encodeNotification(
+      "ready",
+      {{"protocol", kProtocol}, {"agent", TSVMM_VERSION}, {"kernel", name.release}, {"bootNs", bootNs_}}));
+  for (const std::string& warning : warnings) {
+    log("warn", warning);
+  }
+}
+
+void Agent::log(const char* level, const std::string& message) {
+  control_.send(encodeNotification("log", {{"level", level}, {"message", message}}));
+}
+
+void Agent::onLine(std::string_view line) {
+  auto parsed = parseRequest(line);
+  if (const auto* error = std::get_if<std::string>(&parsed)) {
+    control_.send(*error);
+    return;
+  }
+  const Request& request = std::get<Request>(parsed);
+  try {
+    dispatch(request);
+  } catch (const ParamsError& error) {
+    refuse(request, RpcCode::kInvalidParams, request.method + ": " + error.what());
+  } catch (const OperationError& error) {
+    refuse(request, RpcCode::kOperation, error.what(), errorData(error));
+  } catch (const std::exception& error) {
+    refuse(request, RpcCode::kOperation, error.what());
+  }
+}
+
+void Agent::dispatch(const Request& request) {
+  if (request.method == "container.run") {
+    run(request);
+  } else if (request.method == "container.kill") {
+    const KillParams params = parseKillParams(request.params);
+    container(params.id).kill(params);
+    answer(request, Json::object());
+  } else if (request.method == "container.resize") {
+    const ResizeParams params = parseResizeParams(request.params);
+    container(params.id).resize(params.size);
+    answer(request, Json::object());
+  } else if (request.method == "machine.time") {
+    setTime(parseTimeParams(request.params));
+    answer(request, Json::object());
+  } else if (request.method == "machine.shutdown") {
+    shutdown(request);
+  } else {
+    refuse(request, RpcCode::kMethodNotFound, "there is no method \"" + request.method + "\"");
+  }
+}
+
+void Agent::answer(const Request& request, const Json& result) {
+  if (request.id) {
+    control_.send(encodeResult(*request.id, result));
+  }
+}
+
+void Agent::refuse(const Request& request, RpcCode code, const std::string& message, const Json& data) {
+  if (request.id) {
+    control_.send(encodeError(*request.id, code, message, data));
+  } else {
+    log("error", message);
+  }
+}
+
+Container& Agent::container(const std::string& id) {
+  const auto found = containers_.find(id);
+  if (found == containers_.end()) {
+    throw OperationError("there is no container " + id, ESRCH);
+  }
+  return *found->second;
+}
+
+void Agent::run(const Request& request) {
+  RunParams params = parseRunParams(request.params);
+  const std::string id = params.id;
+  if (containers_.count(id) != 0) {
+    throw OperationError("container " + id + " exists", EEXIST);
+  }
+  removeCgroups();
+  Request caller{request.id, request.method, nullptr};
+  Container::Events events;
+  events.running = [this, caller](pid_t pid) { answer(caller, {{"pid", pid}}); };
+  events.failed = [this, caller, id](const std::string& message) {
+    refuse(caller, RpcCode::kOperation, message);
+    drop(id);
+  };
+  events.exited = [this, id](int status, bool oomKilled) {
+    Json params = {{"id", id}, {"status", status}};
+    if (oomKilled) {
+      params["oomKilled"] = true;
+    }
+    control_.send(encodeNotification("container.exit", params));
+    drop(id);
+  };
+  events.warning = [this, id](const std::string& message) { log("warn", id + ": " + message); };
+  containers_[id] = nullptr;
+  try {
+    containers_[id] = std::make_unique<Container>(loop_, std::move(params), std::move(events));
+  } catch (...) {
+    containers_.erase(id);
+    throw;
+  }
+}
+
+/// Its own handlers call this, so it goes when they have returned.
+void Agent::drop(const std::string& id) {
+  loop_.post([this, id] {
+    const auto found = containers_.find(id);
+    if (found != containers_.end()) {
+      leftCgroups_.push_back(found->second->cgroup());
+      containers_.erase(found);
+      removeCgroups();
+    }
+  });
+}
+
+void Agent::removeCgroups() {
+  leftCgroups_.erase(std::remove_if(leftCgroups_.begin(), leftCgroups_.end(),
+                                    [](const Cgroup& cgroup) { return cgroup.remove(); }),
+                     leftCgroups_.end());
+}
+
+void Agent::reap() {
+  int status = 0;
+  pid_t pid = 0;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    for (const auto& [id, container] : containers_) {
+      if (container->reaped(pid, status)) {
+        break;
+      }
+    }
+  }
+  removeCgroups();
+}
+
+void Agent::shutdown(const Request& request) {
+  // Everything but ourselves. Their exits are of no more interest.
+  kill(-1, SIGKILL);
+  while (waitpid(-1, nullptr, 0) > 0 || errno == EINTR) {
+  }
+  sync();
+  for (const std::string& path : unmountContainers()) {
+    log("warn", path + " is in use and was unmounted late");
+  }
+  sync();
+  answer(request, Json::object());
+}
+
+}  // namespace tsvmm::agent

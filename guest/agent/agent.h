@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "container.h"
+#include "control.h"
+#include "loop.h"
+#include "rpc.h"
+
+namespace tsvmm::agent {
+
+/// What the host can ask for: the methods of docs/agent-protocol.md, and the children's ends.
+class Agent {
+ public:
+  /// `control` is the connection to the host, perhaps still being made; `bootNs` is CLOCK_BOOTTIME at our
+  /// start. Throws OperationError.
+  Agent(Loop& loop, Fd control, std::uint64_t bootNs);
+
+  /// Sends `ready`, and a warning for each message given.
+  void ready(const std::vector<std::string>& warnings);
+  /// Collects the children that ended.
+  void reap();
+  void log(const char* level, const std::string& message);
+  /// Why the loop was stopped; empty where the host asked for it.
+  const std::string& reason() const { return reason_; }
+
+ private:
+  void onLine(std::string_view line);
+  void dispatch(const Request& request);
+  void answer(const Request& request, const Json& result);
+  void refuse(const Request& request, RpcCode code, const std::string& message, const Json& data = nullptr);
+
+  void run(const Request& request);
+  void shutdown(const Request& request);
+  void drop(const std::string& id);
+  Container& container(const std::string& id);
+  void removeCgroups();
+
+  Loop& loop_;
+  Control control_;
+  const std::uint64_t bootNs_;
+  std::map<std::string, std::unique_ptr<Container>> containers_;
+  /// Of containers that are gone, with processes that are not yet.
+  std::vector<Cgroup> leftCgroups_;
+  std::string reason_;
+};
+
+}  // namespace tsvmm::agent

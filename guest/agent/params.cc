@@ -1,0 +1,238 @@
+#include "params.h"
+
+#include <charconv>
+#include <string_view>
+#include <utility>
+
+#include "error.h"
+
+namespace tsvmm::agent {
+
+namespace {
+
+/// The longest container id: a file name (NAME_MAX).
+constexpr std::size_t kMaxId = 255;
+/// The longest control group path that we build file names from.
+constexpr std::size_t kMaxCgroup = 2048;
+/// The most signals that Linux has (_NSIG on x86-64).
+constexpr std::uint64_t kMaxSignal = 64;
+/// A share's tag has 36 bytes in the device's configuration space (virtio 1.2, 5.11.4).
+constexpr std::size_t kMaxTag = 36;
+
+[[noreturn]] void refuse(const std::string& field, const std::string& expected) {
+  throw ParamsError(field + ": expected " + expected);
+}
+
+const Json* find(const Json& object, const char* name) {
+  const auto it = object.find(name);
+  return it == object.end() ? nullptr : &*it;
+}
+
+/// A string without NUL, which would end it early in every system call.
+std::string text(const Json& object, const char* name, const std::string& field) {
+  const Json* value = find(object, name);
+  if (value == nullptr || !value->is_string()) {
+    refuse(field, "a string");
+  }
+  const auto& string = value->get_ref<const std::string&>();
+  if (string.empty() || string.find('\0') != std::string::npos) {
+    refuse(field, "a string that is not empty and has no NUL");
+  }
+  return string;
+}
+
+std::uint64_t number(const Json& value, const std::string& field, std::uint64_t least, std::uint64_t most) {
+  // A literal without sign is stored as unsigned, so a signed one is negative.
+  if (!value.is_number_unsigned() || value.get<std::uint64_t>() < least ||
+      value.get<std::uint64_t>() > most) {
+    refuse(field, "a whole number from " + std::to_string(least) + " to " + std::to_string(most));
+  }
+  return value.get<std::uint64_t>();
+}
+
+bool flag(const Json& object, const char* name, const std::string& field) {
+  const Json* value = find(object, name);
+  if (value == nullptr) {
+    return false;
+  }
+  if (!value->is_boolean()) {
+    refuse(field, "true or false");
+  }
+  return value->get<bool>();
+}
+
+bool isIdCharacter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '+' ||
+         c == '-' || c == '.';
+}
+
+std::string containerId(const Json& params) {
+  std::string id = text(params, "id", "id");
+  bool good = id.size() <= kMaxId && id != "." && id != "..";
+  for (const char c : id) {
+    good = good && isIdCharacter(c);
+  }
+  if (!good) {
+    refuse("id", "at most 255 letters, digits, '_', '+', '-' and '.', not \".\" or \"..\"");
+  }
+  return id;
+}
+
+RootfsSource rootfsSource(const Json& params) {
+  const Json* rootfs = find(params, "rootfs");
+  if (rootfs == nullptr || !rootfs->is_object()) {
+    refuse("rootfs", "an object");
+  }
+  RootfsSource source;
+  const std::string type = text(*rootfs, "type", "rootfs.type");
+  if (type == "virtiofs") {
+    source.type = RootfsSource::Type::kVirtiofs;
+    source.source = text(*rootfs, "tag", "rootfs.tag");
+    if (source.source.size() > kMaxTag) {
+      refuse("rootfs.tag", "at most 36 bytes");
+    }
+  } else if (type == "disk") {
+    source.type = RootfsSource::Type::kDisk;
+    source.source = text(*rootfs, "device", "rootfs.device");
+    if (source.source.rfind("/dev/", 0) != 0 || source.source.find("..") != std::string::npos) {
+      refuse("rootfs.device", "a device file below /dev");
+    }
+    source.readonly = flag(*rootfs, "readonly", "rootfs.readonly");
+  } else {
+    refuse("rootfs.type", "\"virtiofs\" or \"disk\"");
+  }
+  return source;
+}
+
+std::optional<std::uint32_t> port(const Json& streams, const char* name) {
+  const Json* value = find(streams, name);
+  if (value == nullptr) {
+    return std::nullopt;
+  }
+  // 0xffffffff is VMADDR_PORT_ANY.
+  return static_cast<std::uint32_t>(number(*value, std::string("streams.") + name, 1, 0xfffffffe));
+}
+
+StreamPorts streamPorts(const Json& params, bool terminal) {
+  StreamPorts ports;
+  const Json* streams = find(params, "streams");
+  if (!streams->is_object()) {
+    refuse("streams", "an object");
+  }
+  ports.standardInput = port(*streams, "stdin");
+  ports.standardOutput = port(*streams, "stdout");
+  ports.standardError = port(*streams, "stderr");
+  ports.terminal = port(*streams, "terminal");
+  if (terminal) {
+    if (!ports.terminal || ports.standardInput || ports.standardOutput || ports.standardError) {
+      refuse("streams", "only a terminal, as config.process.terminal is true");
+    }
+  } else if (ports.terminal) {
+    refuse("streams.terminal", "no port, as config.process.terminal is not true");
+  }
+  return ports;
+}
+
+WindowSize windowSize(const Json& object, const char* rows, const char* columns, const std::string& field) {
+  const auto one = [&](const char* name) {
+    const Json* value = find(object, name);
+    if (value == nullptr) {
+      refuse(field + name, "a whole number from 0 to 65535");
+    }
+    return static_cast<std::uint16_t>(number(*value, field + name, 0, 0xffff));
+  };
+  return {one(rows), one(columns)};
+}
+
+bool hasDotDot(std::string_view path) {
+  while (!path.empty()) {
+    const std::size_t slash = path.find('/');
+    const std::string_view part = path.substr(0, slash);
+    if (part == "..") {
+      return true;
+    }
+    path = slash == std::string_view::npos ? std::string_view() : path.substr(slash + 1);
+  }
+  return false;
+}
+
+std::string cgroupPath(const Json& config, const std::string& id) {
+  const Json* linux = find(config, "linux");
+  if (linux != nullptr && !linux->is_object()) {
+    refuse("config.linux", "an object");
+  }
+  const Json* value = linux == nullptr ? nullptr : find(*linux, "cgroupsPath");
+  if (value == nullptr) {
+    return "/" + id;
+  }
+  std::string path = text(*linux, "cgroupsPath", "config.linux.cgroupsPath");
+  if (path.front() != '/') {
+    path.insert(0, "/");
+  }
+  if (path.size() > kMaxCgroup || hasDotDot(path) || path.find_first_not_of('/') == std::string::npos) {
+    refuse("config.linux.cgroupsPath", "a path of at most 2048 bytes without \"..\"");
+  }
+  return path;
+}
+
+}  // namespace
+
+RunParams parseRunParams(Json params) {
+  RunParams run;
+  run.id = containerId(params);
+  run.rootfs = rootfsSource(params);
+  const auto config = params.find("config");
+  if (config == params.end() || !config->is_object()) {
+    refuse("config", "an object");
+  }
+  const Json* process = find(*config, "process");
+  if (process == nullptr || !process->is_object()) {
+    refuse("config.process", "an object");
+  }
+  run.terminal = flag(*process, "terminal", "config.process.terminal");
+  if (const Json* size = find(*process, "consoleSize"); size != nullptr && run.terminal) {
+    if (!size->is_object()) {
+      refuse("config.process.consoleSize", "an object");
+    }
+    run.windowSize = windowSize(*size, "height", "width", "config.process.consoleSize.");
+  }
+  if (const Json* root = find(*config, "root"); root != nullptr && !root->is_object()) {
+    refuse("config.root", "an object");
+  }
+  run.cgroup = cgroupPath(*config, run.id);
+  if (params.find("streams") == params.end()) {
+    params["streams"] = Json::object();
+  }
+  run.streams = streamPorts(params, run.terminal);
+  run.config = std::move(params["config"]);
+  return run;
+}
+
+KillParams parseKillParams(const Json& params) {
+  KillParams kill;
+  kill.id = containerId(params);
+  const Json* signal = find(params, "signal");
+  if (signal == nullptr) {
+    refuse("signal", "a whole number from 1 to 64");
+  }
+  kill.signal = static_cast<int>(number(*signal, "signal", 1, kMaxSignal));
+  kill.all = flag(params, "all", "all");
+  return kill;
+}
+
+ResizeParams parseResizeParams(const Json& params) {
+  return {containerId(params), windowSize(params, "rows", "columns", "")};
+}
+
+std::int64_t parseTimeParams(const Json& params) {
+  const std::string digits = text(params, "realtimeNs", "realtimeNs");
+  std::int64_t value = 0;
+  const char* end = digits.data() + digits.size();
+  const auto [last, error] = std::from_chars(digits.data(), end, value);
+  if (error != std::errc() || last != end || value < 0) {
+    refuse("realtimeNs", "nanoseconds since 1970 as a decimal string");
+  }
+  return value;
+}
+
+}  // namespace tsvmm::agent

@@ -51,10 +51,44 @@ export interface NativeFsOptions {
   readonly posixAcl: boolean;
 }
 
+export interface NativeVsockOptions {
+  readonly cid: number;
+  /**
+   * Hears of what was asked for under `id`. Kinds: `ended` (value: bytes from the guest that were lost; text: why, if it was
+   * cut off), `connected` (value: 0 or an errno), `accepted` (value: a descriptor that is the listener's now; text: the guest's
+   * port), `open` and `line` (text) of a channel.
+   */
+  readonly onEvent: (kind: string, id: number, value: number, text: string) => void;
+}
+
+/** An `id` is the caller's choice and names what is asked for, in later calls and in events. */
+export interface NativeVsock extends NativeDevice {
+  /** -1: no such direction. Throws for a descriptor that is not open that way. */
+  bind(id: number, port: number, readFd: number, writeFd: number, closeFds: boolean): void;
+  unbind(id: number): void;
+  channel(id: number, port: number, maxLine: number): void;
+  send(id: number, line: string): void;
+  finish(id: number): void;
+  /** The descriptor of this end of a socket pair. */
+  connect(id: number, port: number): number;
+  listen(id: number, port: number): void;
+  listenUnix(port: number, path: string): void;
+  listenAll(prefix: string | undefined): void;
+  unlisten(port: number): void;
+  /** Throws when the socket cannot be made there. */
+  hostSocket(id: number, path: string): void;
+  closeHostSocket(id: number): void;
+  resetTransport(): void;
+  connections(): number;
+  /** Nothing is heard after this; socket files are removed. */
+  close(): void;
+}
+
 /** One factory a device. */
 export interface VirtioAddon {
   createVirtioBlk(options: NativeBlkOptions): NativeBlk;
   createVirtioConsole(options: NativeConsoleOptions): NativeConsole;
   createVirtioFs(options: NativeFsOptions): NativeDevice;
   createVirtioRng(): NativeDevice;
+  createVirtioVsock(options: NativeVsockOptions): NativeVsock;
 }

@@ -27,6 +27,7 @@ export function describeDevices(
   if (config.vsock !== undefined) {
     const described = describeVsock({ name: 'vsock', cid: config.vsock.cid ?? 3 });
     vsock = described.vsock;
+    release.push(() => described.vsock.close());
     descriptions.push(described.description);
   }
   if (config.console !== undefined)

@@ -196,7 +196,7 @@ class ContainerRun {
       port === undefined
         ? Promise.resolve()
         : new Promise((resolve) => {
-            vsock.bindPort(port, { read, write, onClosed: resolve });
+            vsock.bindPort(port, { read, write, onClosed: () => resolve() });
           });
     const { stdin, stdout, stderr, terminal } = this.params.streams;
     void bind(stdin, 0, -1);

@@ -94,10 +94,12 @@ export function random(seed: number): (below: number) => number {
 }
 
 /**
- * Damaged versions of `bytes`: cut off at every offset up to `header`, every byte of the header set to 0, 0x7f, 0x80
+ * Damaged versions of some bytes: cut off at every offset up to `header`, every byte of the header set to 0, 0x7f, 0x80
  * and 0xff, every aligned word of it to the largest number, and `flips` versions with one to eight bits turned.
  */
-export function* damaged(bytes: Uint8Array, header: number, flips: number): Generator<Uint8Array> {
+export function* damaged(original: Uint8Array, header: number, flips: number): Generator<Uint8Array> {
+  // A Buffer's slice() would share memory.
+  const bytes = Uint8Array.from(original);
   for (let length = 0; length <= header; length++) yield bytes.slice(0, length);
   for (let offset = 0; offset < header; offset++) {
     for (const value of [0, 0x7f, 0x80, 0xff]) {

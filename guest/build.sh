@@ -57,8 +57,7 @@ publish "$kernel/bzImage" bzImage
 initramfs_hash=$( { cd "$here"
   find agent initramfs ../native/io/fd.h build.sh -type f -not -path 'agent/test/*' | LC_ALL=C sort | xargs sha256sum
   g++ --version | head -1
-  version crun libc6 libc6-dev nlohmann-json3-dev libstdc++-12-dev libsystemd0 libseccomp2 libcap2 libyajl2 libgcrypt20 \
-    liblzma5 libzstd1 liblz4-1 libgpg-error0; } | hash_of)
+  version crun libc6 libc6-dev nlohmann-json3-dev libstdc++-12-dev libseccomp2 libcap2 libyajl2 binutils; } | hash_of)
 initramfs=$cache/initramfs-$initramfs_hash
 if [ ! -e "$initramfs/hello.cpio" ]; then
   say "building the agent"
@@ -68,7 +67,9 @@ if [ ! -e "$initramfs/hello.cpio" ]; then
     cmake --build "$work/agent" --target tsvmm-agent -j "$(nproc)" >> "$work/log" 2>&1 ||
     { cat "$work/log" >&2; die "the agent did not compile; see above"; }
   say "writing the initramfs"
-  bash "$here/initramfs/files.sh" "$work/agent/tsvmm-agent" > "$work/list"
+  mkdir "$work/lib"
+  bash "$here/initramfs/stub-systemd.sh" "$(command -v crun)" "$work/lib/libsystemd.so.0"
+  bash "$here/initramfs/files.sh" "$work/agent/tsvmm-agent" "$work/lib/libsystemd.so.0" > "$work/list"
   python3 "$here/initramfs/cpio.py" "$work/result/initramfs.cpio" < "$work/list"
 
   gcc -Os -Wall -Wextra -Werror -static -nostdlib -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables \

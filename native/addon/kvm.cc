@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -15,16 +17,24 @@
 namespace tsvmm::addon {
 namespace {
 
+constexpr double kMaxSafeInteger = 9007199254740991.0;
+
 struct Bytes {
   uint8_t* data = nullptr;
   size_t size = 0;
 };
 
-int intArgument(const Napi::CallbackInfo& info, size_t index, const char* name) {
-  if (!info[index].IsNumber()) {
-    throw Napi::TypeError::New(info.Env(), std::string(name) + " must be a number");
+// NaN and fractions would become 0, which is a descriptor.
+int64_t integerArgument(const Napi::Value& value, const char* name, double least, double most) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : least - 1;
+  if (!(number >= least && number <= most) || std::trunc(number) != number) {
+    throw Napi::TypeError::New(value.Env(), std::string(name) + " must be an integer in its range");
   }
-  return info[index].As<Napi::Number>().Int32Value();
+  return static_cast<int64_t>(number);
+}
+
+int intArgument(const Napi::CallbackInfo& info, size_t index, const char* name) {
+  return static_cast<int>(integerArgument(info[index], name, INT32_MIN, INT32_MAX));
 }
 
 // The view's own bytes; small typed arrays are moved off the JavaScript heap by this, so the address stays.
@@ -61,16 +71,14 @@ Napi::Value closeFile(const Napi::CallbackInfo& info) {
 Napi::Value ioctlFile(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int fd = intArgument(info, 0, "fd");
-  if (!info[1].IsNumber()) {
-    throw Napi::TypeError::New(env, "request must be a number");
-  }
-  const uint32_t request = info[1].As<Napi::Number>().Uint32Value();
+  const auto request = static_cast<uint32_t>(integerArgument(info[1], "request", 0, UINT32_MAX));
   const Napi::Value arg = info[2];
   if (arg.IsUndefined()) {
     return result(env, ioctl(fd, request, 0UL));
   }
   if (arg.IsNumber()) {
-    return result(env, ioctl(fd, request, static_cast<unsigned long>(arg.As<Napi::Number>().Int64Value())));
+    const int64_t value = integerArgument(arg, "arg", -kMaxSafeInteger, kMaxSafeInteger);
+    return result(env, ioctl(fd, request, static_cast<unsigned long>(value)));
   }
   if (arg.IsBigInt()) {
     bool lossless = false;

@@ -158,7 +158,8 @@ class NativeMemory : public Napi::ObjectWrap<NativeMemory> {
   }
 
   // An ArrayBuffer over the mapping itself, or undefined outside RAM. It holds the memory, so it stays valid
-  // however long it lives; Node marks external buffers as not transferable to other threads.
+  // however long it lives; Node does not transfer external buffers to other threads (20 copies them, later
+  // ones refuse).
   Napi::Value unsafeView(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     const uint64_t length = integerArgument(info[1], "length");

@@ -24,6 +24,8 @@ export type Decoded<F extends Fields> = {
 /** A struct's layout; also a field, so that structs nest. */
 export interface Struct<T> extends Field<T> {
   readonly name: string;
+  /** Where each member begins. */
+  readonly offsets: Readonly<Record<string, number>>;
   /** The object in the bytes of `view` from `offset` on (default 0). */
   decode(view: DataView, offset?: number): T;
   /** New bytes of the struct; reserved members are 0. */
@@ -132,6 +134,9 @@ export function struct<F extends Fields>(name: string, fields: F): Struct<Decode
   };
   return {
     name,
+    get offsets() {
+      return Object.fromEntries(members.map(({ key, at }) => [key, at]));
+    },
     size,
     align,
     get,

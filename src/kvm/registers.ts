@@ -89,7 +89,7 @@ export const kvmSregs2 = lazy(() =>
 );
 export type Sregs2 = StateOf<typeof kvmSregs2>;
 
-/** x87 and SSE (struct kvm_fpu). */
+/** x87 and SSE (struct kvm_fpu). KVM neither gives nor takes `mxcsr` here; the XSAVE area has it. */
 export const kvmFpu = lazy(() =>
   struct('kvm_fpu', {
     fpr: array(bytes(16), 8),

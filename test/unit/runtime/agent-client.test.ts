@@ -1,0 +1,197 @@
+import t from 'tap';
+import { AgentClient, type ContainerExit, type Ready } from '../../../src/runtime/agent-client.js';
+
+/** A client with an agent that is played by the test. */
+function connect() {
+  const sent: unknown[] = [];
+  const seen: { ready: Ready[]; exits: ContainerExit[]; logs: string[]; ends: string[] } = {
+    ready: [],
+    exits: [],
+    logs: [],
+    ends: [],
+  };
+  let closed = 0;
+  const client = new AgentClient(
+    {
+      send: (line) => {
+        sent.push(JSON.parse(line));
+      },
+      close: () => {
+        closed++;
+      },
+    },
+    {
+      onReady: (ready) => seen.ready.push(ready),
+      onContainerExit: (exit) => seen.exits.push(exit),
+      onLog: (level, message) => seen.logs.push(`${level} ${message}`),
+      onEnd: (reason) => seen.ends.push(reason),
+    },
+  );
+  const tell = (message: unknown): void => client.onLine(JSON.stringify(message));
+  const ready = (): void =>
+    tell({
+      jsonrpc: '2.0',
+      method: 'ready',
+      params: { protocol: 1, agent: '0.1.0', kernel: '6.1.0', bootNs: 5e7 },
+    });
+  return { client, sent, seen, tell, ready, closed: () => closed };
+}
+
+const RUN = {
+  id: 'x',
+  config: { a: 1 },
+  rootfs: { type: 'virtiofs', tag: 'rootfs' },
+  streams: { stdout: 1026 },
+} as const;
+
+t.test('a container is run, signalled, resized, and ends', async (t) => {
+  const { client, sent, seen, tell, ready } = connect();
+  ready();
+  t.same(seen.ready, [{ agent: '0.1.0', kernel: '6.1.0', bootNs: 5e7 }]);
+  const run = client.run(RUN);
+  t.same(sent[0], { jsonrpc: '2.0', id: 1, method: 'container.run', params: RUN });
+  tell({ jsonrpc: '2.0', id: 1, result: { pid: 17 } });
+  t.same(await run, { pid: 17 });
+  const kill = client.kill('x', 15);
+  const resize = client.resize('x', 25, 80);
+  const time = client.setTime(1_700_000_000_123_456_789n);
+  t.same(sent.slice(1), [
+    { jsonrpc: '2.0', id: 2, method: 'container.kill', params: { id: 'x', signal: 15 } },
+    { jsonrpc: '2.0', id: 3, method: 'container.resize', params: { id: 'x', rows: 25, columns: 80 } },
+    { jsonrpc: '2.0', id: 4, method: 'machine.time', params: { realtimeNs: '1700000000123456789' } },
+  ]);
+  for (const id of [4, 3, 2]) tell({ jsonrpc: '2.0', id, result: {} });
+  await Promise.all([kill, resize, time]);
+  tell({ jsonrpc: '2.0', method: 'log', params: { level: 'warn', message: 'a\u001b[2Jb\nc' } });
+  tell({ jsonrpc: '2.0', method: 'container.exit', params: { id: 'x', status: 143, oomKilled: true } });
+  tell({ jsonrpc: '2.0', method: 'of.the.future', params: [] });
+  t.same(seen.logs, ['warn a[2Jb\nc'], 'control characters are taken out');
+  t.same(seen.exits, [{ id: 'x', status: 143, oomKilled: true }]);
+  t.same(seen.ends, []);
+});
+
+t.test("a refusal is an error with the agent's words", async (t) => {
+  const { client, tell, ready } = connect();
+  ready();
+  const run = client.run(RUN);
+  tell({ jsonrpc: '2.0', id: 1, error: { code: 1, message: 'exec: no such file', data: { errno: 2 } } });
+  await t.rejects(run, { name: 'AgentError', message: 'exec: no such file' });
+  const kill = client.kill('x', 9);
+  tell({ jsonrpc: '2.0', id: 2, error: 5 });
+  await t.rejects(kill, { message: 'container.kill failed' });
+});
+
+t.test('a request without an answer ends by its time-out', async (t) => {
+  const { client } = connect();
+  await t.rejects(client.shutdown(1), { message: 'machine.shutdown: no answer within 0.001 seconds' });
+});
+
+t.test('the end of the connection rejects what waits', async (t) => {
+  const { client, seen, ready, closed } = connect();
+  ready();
+  const run = client.run(RUN);
+  client.onEnd();
+  await t.rejects(run, { message: 'container.run: the connection to the agent has ended' });
+  await t.rejects(client.kill('x', 1), { message: /has ended/ });
+  client.onEnd();
+  client.onLine('{}');
+  t.equal(seen.ends.length, 1);
+  t.equal(closed(), 1);
+});
+
+t.test('a message that is too large, or nested too deeply, is not sent', async (t) => {
+  const { client, sent } = connect();
+  await t.rejects(client.run({ ...RUN, config: 'x'.repeat(4 << 20) }), {
+    message: /larger than 4194304 bytes/,
+  });
+  let deep: unknown = 0;
+  for (let i = 0; i < 200_000; i++) deep = [deep];
+  await t.rejects(client.run({ ...RUN, config: deep }), { message: /nested too deeply/ });
+  t.equal(sent.length, 0);
+});
+
+t.test('numbers beyond 2^53 are sent as they were read', async (t) => {
+  const lines: string[] = [];
+  const client = new AgentClient({ send: (line) => lines.push(line), close: () => {} }, { onEnd: () => {} });
+  const run = client.run({ ...RUN, config: { hard: 2 ** 64 } }, new Map([[2 ** 64, '18446744073709551615']]));
+  t.match(lines[0], '"config":{"hard":18446744073709551615}');
+  client.close();
+  await t.rejects(run);
+});
+
+t.test('whatever a hostile agent sends ends the connection with a reason', async (t) => {
+  const exit = (params: unknown) => ({ jsonrpc: '2.0', method: 'container.exit', params });
+  const ready = (change: object) => ({
+    jsonrpc: '2.0',
+    method: 'ready',
+    params: { protocol: 1, agent: 'a', kernel: 'k', bootNs: 0, ...change },
+  });
+  const afterReady: [unknown, RegExp][] = [
+    ['not json', /sent what is not JSON/],
+    ['', /sent what is not JSON/],
+    ['5', /sent the number 5 instead of a message/],
+    ['null', /sent null instead/],
+    ['[]', /sent an empty array instead/],
+    [{}, /not JSON-RPC 2\.0/],
+    [{ jsonrpc: '2.0', method: 5 }, /method: expected a string/],
+    [{ jsonrpc: '2.0', id: 99, result: {} }, /was not made \(id the number 99\)/],
+    [{ jsonrpc: '2.0', id: '1', result: {} }, /was not made/],
+    [{ jsonrpc: '2.0', id: 1 }, /neither or both/],
+    [{ jsonrpc: '2.0', id: 1, result: {}, error: {} }, /neither or both/],
+    [exit({ id: 5, status: 0 }), /container\.exit: id: expected a string/],
+    [exit({ id: 'x', status: 256 }), /status: expected a whole number from 0 to 255, got the number 256/],
+    [exit({ id: 'x', status: -1 }), /status: expected/],
+    [exit({ id: 'x', status: 0.5 }), /status: expected/],
+    [exit({ id: 'x', status: '0' }), /status: expected/],
+    [exit(null), /id: expected a string, got nothing/],
+    [exit([]), /id: expected a string/],
+    [{ jsonrpc: '2.0', method: 'log', params: { level: 'loud', message: '' } }, /log: level/],
+    [{ jsonrpc: '2.0', method: 'log', params: { level: 'warn', message: {} } }, /log: message/],
+    [ready({}), /said twice that it is ready/],
+  ];
+  for (const [message, reason] of afterReady) {
+    const { client, seen, ready, closed } = connect();
+    ready();
+    const run = client.run(RUN);
+    client.onLine(typeof message === 'string' ? message : JSON.stringify(message));
+    await t.rejects(run, { message: reason }, reason.source);
+    t.equal(seen.ends.length, 1);
+    t.equal(closed(), 1);
+  }
+  const beforeReady: [unknown, RegExp][] = [
+    [exit({ id: 'x', status: 0 }), /before it was ready/],
+    [ready({ protocol: 2 }), /speaks protocol the number 2, not 1/],
+    [ready({ agent: null }), /ready: agent/],
+    [ready({ kernel: 1 }), /ready: kernel/],
+    [ready({ bootNs: -1 }), /ready: bootNs/],
+    [{ jsonrpc: '2.0', method: 'ready', params: { __proto__: { protocol: 1 } } }, /speaks protocol nothing/],
+  ];
+  for (const [message, reason] of beforeReady) {
+    const { client, seen } = connect();
+    client.onLine(JSON.stringify(message));
+    t.match(seen.ends[0], reason);
+    t.same(seen.ready, []);
+  }
+  const { client, seen, ready: begin } = connect();
+  begin();
+  client.onLine('x'.repeat(1 << 20));
+  t.ok((seen.ends[0]?.length ?? 0) < 200, 'a long line makes no long message');
+});
+
+t.test('a process ID that is none', async (t) => {
+  for (const result of [{}, { pid: 0 }, { pid: 1.5 }, { pid: '7' }, 5, null]) {
+    const { client, tell, ready } = connect();
+    ready();
+    const run = client.run(RUN);
+    tell({ jsonrpc: '2.0', id: 1, result });
+    await t.rejects(run, { message: /pid: expected a process ID/ });
+  }
+});
+
+t.test('requests of the agent are answered with an error', async (t) => {
+  const { sent, tell, ready, seen } = connect();
+  ready();
+  tell({ jsonrpc: '2.0', id: 7, method: 'host.exec', params: {} });
+  t.match(sent[0], { error: { code: -32601 } });
+  t.same(seen.ends, []);
+});

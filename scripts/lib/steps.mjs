@@ -78,9 +78,8 @@ export async function step(name, title, commands, { env = {}, retry } = {}) {
         }
         await new Promise((resolve) => log.end(resolve));
         progress.end('FAILED');
-        const tail = readFileSync(path, 'utf8').trimEnd().split('\n').slice(-25);
         throw new SetupError(
-          `${title} failed (${command.join(' ')}: ${status})\n${tail.map((line) => `    ${line}`).join('\n')}\n  The whole log: ${relative(process.cwd(), path)}`,
+          `${title} failed (${command.join(' ')}: ${status})\n${excerpt(path)}\n  The whole log: ${relative(process.cwd(), path)}`,
         );
       }
     }
@@ -88,6 +87,14 @@ export async function step(name, title, commands, { env = {}, retry } = {}) {
   } finally {
     log.end();
   }
+}
+
+/** The first and the last lines that the last command of a log printed. */
+function excerpt(path) {
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+  const own = lines.slice(lines.findLastIndex((line) => line.startsWith('$ ')) + 1);
+  const shown = own.length <= 40 ? own : [...own.slice(0, 10), '...', ...own.slice(-25)];
+  return shown.map((line) => `    ${line}`).join('\n');
 }
 
 function runLogged([program, ...args], env, log, progress) {

@@ -114,8 +114,8 @@ export class AgentClient {
   };
 
   /** The connection has ended: the channel's onEnd. */
-  readonly onEnd = (reason = 'the connection to the agent has ended'): void => {
-    this.#end(reason);
+  readonly onEnd = (reason?: string): void => {
+    this.#end(`the connection to the agent has ended${reason === undefined ? '' : `: ${reason}`}`);
   };
 
   close(): void {

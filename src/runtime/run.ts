@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import type { MachineConfig } from '../machine/config.js';
 import { Machine, type MachineExit } from '../machine/machine.js';
 import type { Timeline } from '../machine/timeline.js';
@@ -140,6 +141,7 @@ class ContainerRun {
   /** Resolves when all of the process's output has been written. */
   #outputWritten: Promise<unknown> = Promise.resolve();
   #digits: ReadonlyMap<number, string> = new Map();
+  #deadline: NodeJS.Timeout | undefined;
 
   constructor(
     private readonly machine: Machine,
@@ -154,7 +156,7 @@ class ContainerRun {
     const channel = machine.vsock.channel(CONTROL_PORT, {
       maxLine: MAX_LINE,
       onLine: (line) => this.#client.onLine(line),
-      onEnd: () => this.#client.onEnd(),
+      onEnd: (reason) => this.#client.onEnd(reason),
     });
     this.#client = new AgentClient(channel, {
       onReady: () => this.#start(),
@@ -171,24 +173,22 @@ class ContainerRun {
     this.#digits = digits;
     this.#bindStreams();
     const removeSignals = onSignals((signal) => this.#signalled(signal));
-    const deadline = setTimeout(() => {
-      this.#fail(new RunError(`the guest did not answer within ${options.bootTimeout} seconds`));
+    this.#deadline = setTimeout(() => {
+      const what = this.#phase === 'booting' ? 'did not answer' : 'did not start the process';
+      this.#fail(new RunError(`the guest ${what} within ${options.bootTimeout} seconds`));
     }, options.bootTimeout * 1000);
     machine.wait().then((exit) => this.#machineEnded(exit));
     machine.start();
     options.timeline?.mark('start');
     try {
-      this.#onStarted = () => clearTimeout(deadline);
       return await this.#done;
     } finally {
-      clearTimeout(deadline);
+      clearTimeout(this.#deadline);
       removeSignals();
       this.terminal.restore();
       machine.stop();
     }
   }
-
-  #onStarted: () => void = () => {};
 
   #bindStreams(): void {
     const { vsock } = this.machine;
@@ -196,7 +196,14 @@ class ContainerRun {
       port === undefined
         ? Promise.resolve()
         : new Promise((resolve) => {
-            vsock.bindPort(port, { read, write, onClosed: () => resolve() });
+            vsock.bindPort(port, {
+              read,
+              write,
+              onClosed: ({ lostBytes }) => {
+                reportLost(write, lostBytes);
+                resolve();
+              },
+            });
           });
     const { stdin, stdout, stderr, terminal } = this.params.streams;
     void bind(stdin, 0, -1);
@@ -206,7 +213,6 @@ class ContainerRun {
   async #start(): Promise<void> {
     this.options.timeline?.mark('ready');
     this.#phase = 'starting';
-    this.#onStarted();
     const terminal = this.params.streams.terminal !== undefined && this.terminal.size() !== undefined;
     if (terminal) this.terminal.raw();
     try {
@@ -215,6 +221,7 @@ class ContainerRun {
       this.#fail(new RunError(messageOf(error)));
       return;
     }
+    clearTimeout(this.#deadline);
     // A short process's exit may have been told by now.
     if (this.#phase === 'starting') this.#phase = 'running';
     this.options.timeline?.mark('running');
@@ -268,6 +275,13 @@ class ContainerRun {
   #machineEnded(exit: MachineExit): void {
     this.#fail(new RunError(wordsOf(exit)));
   }
+}
+
+/** A reader that has gone is nobody's fault; a file that could not be written is to be known. */
+function reportLost(fd: number, bytes: number): void {
+  if (bytes === 0 || fd < 0 || !fstatSync(fd).isFile()) return;
+  const name = fd === 1 ? 'standard output' : 'standard error';
+  printError(`tsvmm: warning: ${bytes} bytes of ${name} could not be written`);
 }
 
 function wordsOf(exit: MachineExit): string {

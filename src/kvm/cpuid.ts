@@ -53,6 +53,24 @@ export class Cpuid {
     return Math.min(this.view.getUint32(0, true), this.capacity);
   }
 
+  /** Takes empty entries off the end; KVM_GET_CPUID2 of Linux 6.1 leaves the count as large as the room. */
+  trim(): void {
+    const words = entrySize / 4;
+    let { count } = this;
+    const isEmpty = (entry: number): boolean => {
+      for (let i = 0; i < words; i++) {
+        if (this.view.getUint32(head + entry * entrySize + i * 4, true) !== 0) {
+          return false;
+        }
+      }
+      return true;
+    };
+    while (count > 0 && isEmpty(count - 1)) {
+      count--;
+    }
+    this.view.setUint32(0, count, true);
+  }
+
   copy(): Cpuid {
     const { buffer, byteOffset, byteLength } = this.view;
     return new Cpuid(new DataView(new Uint8Array(buffer, byteOffset, byteLength).slice().buffer));

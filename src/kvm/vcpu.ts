@@ -146,10 +146,12 @@ export class Vcpu extends KvmDescriptor {
     this.call('KVM_SET_CPUID2', k.KVM_SET_CPUID2, cpuid.view);
   }
 
+  /** What CPUID answers, as KVM keeps it. */
   getCpuid2(): Cpuid {
     const cpuid = Cpuid.allocate(256);
     cpuid.view.setUint32(0, 256, true);
     this.call('KVM_GET_CPUID2', k.KVM_GET_CPUID2, cpuid.view);
+    cpuid.trim();
     return cpuid;
   }
 

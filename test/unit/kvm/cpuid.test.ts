@@ -65,6 +65,16 @@ t.test('removal keeps the order of the others', async (t) => {
   );
 });
 
+t.test('empty entries at the end are trimmed, others stay', async (t) => {
+  const cpuid = list([{ function: 0, eax: 1 }, { function: 9 }, { function: 2 }]);
+  cpuid.view.setUint32(0, 11, true);
+  cpuid.trim();
+  t.equal(cpuid.count, 3);
+  cpuid.view.setUint32(0, 0, true);
+  cpuid.trim();
+  t.equal(cpuid.count, 0);
+});
+
 t.test('a copy stands alone', async (t) => {
   const cpuid = list([{ function: 1 }]);
   const copy = cpuid.copy();

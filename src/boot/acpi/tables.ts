@@ -1,5 +1,16 @@
 import { BootError } from '../error.js';
-import { define, device, eisaId, integer, packageOf, scope, string, type Term } from './aml.js';
+import {
+  define,
+  device,
+  eisaId,
+  integer,
+  little,
+  packageOf,
+  scope,
+  string,
+  type Term,
+  terms,
+} from './aml.js';
 import { interrupt, ioPorts, memory32Fixed, resourceTemplate, type Trigger } from './resources.js';
 
 /** What of a machine ACPI announces. Addresses are guest physical, sizes in bytes. */
@@ -95,19 +106,14 @@ export function buildRsdp(xsdt: number): Uint8Array {
   view.setUint8(15, 2);
   view.setUint32(20, RSDP_SIZE, true);
   view.setBigUint64(24, BigInt(xsdt), true);
-  bytes[8] = checksum(bytes.subarray(0, 20));
-  bytes[32] = checksum(bytes);
+  bytes[8] = checksum(bytes, 20);
+  bytes[32] = checksum(bytes, RSDP_SIZE);
   return bytes;
 }
 
 /** The Extended System Description Table (5.2.8). */
 export function buildXsdt(tables: readonly number[]): Uint8Array {
-  const body = new Uint8Array(tables.length * 8);
-  const view = new DataView(body.buffer);
-  tables.forEach((table, index) => {
-    view.setBigUint64(index * 8, BigInt(table), true);
-  });
-  return table('XSDT', 1, body);
+  return table('XSDT', 1, terms(...tables.map((address) => little(address, 8))));
 }
 
 /** The Fixed ACPI Description Table of a hardware-reduced machine (5.2.9, 4.1). */
@@ -141,32 +147,28 @@ function setRegister(view: DataView, offset: number, address: number): void {
 
 /** The Multiple APIC Description Table (5.2.12). */
 export function buildMadt(machine: AcpiMachine): Uint8Array {
-  const head = new Uint8Array(8);
-  new DataView(head.buffer).setUint32(0, machine.localApicAddress, true);
-  const entries = machine.apicIds.map((id, uid) =>
-    id < X2APIC_FROM ? localApic(id, uid) : localX2apic(id, uid),
+  const { id, address, gsiBase } = machine.ioApic;
+  return table(
+    'APIC',
+    5,
+    terms(
+      little(machine.localApicAddress, 4),
+      little(0, 4), // flags: there are no 8259s to be switched off
+      ...machine.apicIds.map((id, uid) => (id < X2APIC_FROM ? localApic(id, uid) : localX2apic(id, uid))),
+      [MADT_IO_APIC, 12, id, 0],
+      little(address, 4),
+      little(gsiBase, 4),
+    ),
   );
-  const ioApic = new Uint8Array(12);
-  const view = new DataView(ioApic.buffer);
-  ioApic.set([MADT_IO_APIC, ioApic.length, machine.ioApic.id]);
-  view.setUint32(4, machine.ioApic.address, true);
-  view.setUint32(8, machine.ioApic.gsiBase, true);
-  return table('APIC', 5, Buffer.concat([head, ...entries, ioApic]));
 }
 
-function localApic(id: number, uid: number): Uint8Array {
+function localApic(id: number, uid: number): Term {
   // An entry has room for a UID of 8 bits; only identifiers with gaps make more, and those match no device then.
-  return Uint8Array.of(MADT_LOCAL_APIC, 8, uid & 0xff, id, MADT_ENABLED, 0, 0, 0);
+  return [MADT_LOCAL_APIC, 8, uid & 0xff, id, MADT_ENABLED, 0, 0, 0];
 }
 
-function localX2apic(id: number, uid: number): Uint8Array {
-  const bytes = new Uint8Array(16);
-  const view = new DataView(bytes.buffer);
-  bytes.set([MADT_LOCAL_X2APIC, bytes.length]);
-  view.setUint32(4, id, true);
-  view.setUint32(8, MADT_ENABLED, true);
-  view.setUint32(12, uid, true);
-  return bytes;
+function localX2apic(id: number, uid: number): Term {
+  return terms([MADT_LOCAL_X2APIC, 16, 0, 0], little(id, 4), little(MADT_ENABLED, 4), little(uid, 4));
 }
 
 /** The Differentiated System Description Table: the devices, and how to power off. */
@@ -215,7 +217,7 @@ export function buildDsdt(machine: AcpiMachine): Uint8Array {
     });
   }
   const sleep = packageOf(integer(SLEEP_TYPE_S5), integer(0), integer(0), integer(0));
-  return table('DSDT', 2, Buffer.concat([define('\\_S5', sleep), scope('\\_SB', ...devices)]));
+  return table('DSDT', 2, terms(define('\\_S5', sleep), scope('\\_SB', ...devices)));
 }
 
 /** A name of four characters: the prefix and a hexadecimal number. */
@@ -230,7 +232,7 @@ function numbered(prefix: string, index: number): string {
 }
 
 /** A table with its header (5.2.6) and checksum. */
-function table(signature: string, revision: number, body: Uint8Array): Uint8Array {
+function table(signature: string, revision: number, body: ArrayLike<number>): Uint8Array {
   const bytes = new Uint8Array(HEADER_SIZE + body.length);
   const view = new DataView(bytes.buffer);
   setText(bytes, 0, signature);
@@ -242,14 +244,14 @@ function table(signature: string, revision: number, body: Uint8Array): Uint8Arra
   setText(bytes, 28, CREATOR_ID);
   view.setUint32(32, REVISION, true);
   bytes.set(body, HEADER_SIZE);
-  bytes[9] = checksum(bytes);
+  bytes[9] = checksum(bytes, bytes.length);
   return bytes;
 }
 
-/** The byte that makes the sum of all zero; the place that it goes to must hold zero. */
-function checksum(bytes: Uint8Array): number {
+/** The byte that makes the sum of the first `length` zero; the place that it goes to must hold zero. */
+function checksum(bytes: Uint8Array, length: number): number {
   let sum = 0;
-  for (const byte of bytes) sum += byte;
+  for (let index = 0; index < length; index++) sum += bytes[index]!;
   return -sum & 0xff;
 }
 

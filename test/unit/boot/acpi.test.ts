@@ -20,7 +20,7 @@ const machine: AcpiMachine = {
   processorDevices: true,
 };
 
-const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
+const hex = (bytes: Uint8Array | readonly number[]) => Buffer.from(bytes).toString('hex');
 const find = (objects: readonly AmlObject[], name: string): AmlObject => {
   for (const object of objects) {
     if (object.name === name) return object;
@@ -175,7 +175,10 @@ t.test('AML: integers in their shortest form', async (t) => {
 
 t.test('AML: lengths of one to four bytes', async (t) => {
   for (const size of [0, 58, 59, 60, 4089, 4090, 4091, 4100, 1_048_560, 1_048_570, 1_048_580, 2_000_000]) {
-    const data = find(walkAml(aml.define('DATA', aml.buffer(new Uint8Array(size)))), 'DATA').value;
+    const data = find(
+      walkAml(Uint8Array.from(aml.define('DATA', aml.buffer(Array.from({ length: size }, () => 0))))),
+      'DATA',
+    ).value;
     t.equal((data as Uint8Array).length, size);
   }
 });

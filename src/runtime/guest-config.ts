@@ -18,6 +18,9 @@ export function guestConfig(spec: Spec, id: string): GuestConfig {
   const warnings: string[] = [];
   refuseHooks(spec);
   refuseHardware(spec);
+  if (spec.vm?.hypervisor !== undefined) {
+    warnings.push('vm.hypervisor has no effect: tsvmm is the hypervisor');
+  }
   const { hooks: _hooks, vm: _vm, ...kept } = spec;
   const config: Spec = {
     ...kept,

@@ -24,6 +24,16 @@
 /// The guest's side of FUSE, for tests: requests as bytes, replies as they come.
 namespace tsvmm::test {
 
+/// Gives the owner every right to a folder and all folders below it.
+inline void openUp(const std::filesystem::path& folder) {
+  chmod(folder.c_str(), 0700);
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.is_directory() && !entry.is_symlink()) {
+      openUp(entry.path());
+    }
+  }
+}
+
 /// A folder of the host that goes with the test.
 class TempFolder {
  public:
@@ -35,7 +45,10 @@ class TempFolder {
     path_ = name;
     std::filesystem::create_directory(share());
   }
-  ~TempFolder() { std::filesystem::remove_all(path_); }
+  ~TempFolder() {
+    openUp(path_);
+    std::filesystem::remove_all(path_);
+  }
   /// What is shared.
   std::string share() const { return path_ + "/share"; }
   std::string operator/(const std::string& name) const { return share() + "/" + name; }
@@ -206,7 +219,9 @@ class FuseClient {
   }
   FuseReply getattr(uint64_t node) { return call(FUSE_GETATTR, node, bytesOf(fuse_getattr_in{})); }
   fuse_attr attributes(uint64_t node) { return getattr(node).as<fuse_attr_out>().attr; }
-  FuseReply setattr(uint64_t node, const fuse_setattr_in& in) { return call(FUSE_SETATTR, node, bytesOf(in)); }
+  FuseReply setattr(uint64_t node, const fuse_setattr_in& in) {
+    return call(FUSE_SETATTR, node, bytesOf(in));
+  }
   FuseReply create(uint64_t parent, const std::string& name, uint32_t flags = O_RDWR, uint32_t mode = 0644) {
     return call(FUSE_CREATE, parent,
                 bytesOf(fuse_create_in{flags | O_CREAT, mode | S_IFREG, 0, 0}) + zeroTerminated(name));

@@ -30,10 +30,10 @@ struct Packet {
 
 /// How the next packets are malformed.
 struct Malformed {
-  std::optional<uint32_t> length;
-  std::optional<uint16_t> type;
-  std::optional<uint64_t> sourceCid;
-  std::optional<uint64_t> destinationCid;
+  std::optional<uint32_t> length{};
+  std::optional<uint16_t> type{};
+  std::optional<uint64_t> sourceCid{};
+  std::optional<uint64_t> destinationCid{};
 };
 
 class VsockGuest {

@@ -16,9 +16,9 @@ class LineEndpoint final : public Endpoint {
     size_t maxLine = 4 << 20;  ///< bytes, without the newline; a longer line breaks the connection
     /// What may wait for the guest to read it: more breaks the connection.
     size_t maxQueued = 16 << 20;
-    std::function<void(std::string line)> onLine;
+    std::function<void(std::string line)> onLine{};
     /// The guest's connection was accepted.
-    std::function<void()> onOpen;
+    std::function<void()> onOpen{};
   };
 
   explicit LineEndpoint(Options options) : options_(std::move(options)) {}

@@ -20,18 +20,16 @@ class Progress {
   #start = Date.now();
   #last = '';
   #shown = false;
+  #beat = this.#start;
   #timer;
 
   constructor(title) {
     this.title = title;
     this.#timer = setInterval(() => this.#tick(), terminal ? 200 : QUIET_MS);
-    this.#beat = this.#start;
   }
 
-  #beat;
-
   line(text) {
-    if (text.trim() !== '') this.#last = text.trim();
+    this.#last = text.trim();
   }
 
   #tick() {

@@ -107,12 +107,8 @@ function runLogged([program, ...args], env, log, progress) {
     const take = (chunk) => {
       log.write(chunk);
       output = (output + chunk).slice(-65536);
-      progress.line(
-        output
-          .slice(0, -1)
-          .split(/[\r\n]/)
-          .at(-1) ?? '',
-      );
+      const lines = output.slice(-4096).split(/[\r\n]/);
+      progress.line(lines.findLast((line) => line.trim() !== '') ?? '');
     };
     child.stdout.setEncoding('utf8').on('data', take);
     child.stderr.setEncoding('utf8').on('data', take);

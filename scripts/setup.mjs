@@ -132,8 +132,8 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
     const unknown = parts.filter((part) => !known.includes(part));
     if (unknown.length > 0)
       throw new SetupError(`no part ${unknown.join(', ')}: there are ${known.join(' ')}`);
-    const usual = ['addon', 'guest', 'test', ...(testbedReason() === undefined ? [] : ['testbed'])];
-    await setUp(parts.length > 0 ? parts : usual);
+    const usual = () => ['addon', 'guest', 'test', ...(testbedReason() === undefined ? [] : ['testbed'])];
+    await setUp(parts.length > 0 ? parts : usual());
     return 0;
   });
 }

@@ -30,6 +30,16 @@ export function kvmKind() {
  * for the testbed anyway, TSVMM_TESTBED=0 forbids it.
  */
 export function testbedReason() {
+  const reason = reasonAgainstThisHost();
+  if (reason !== undefined && process.getuid() !== 0) {
+    throw new SetupError(
+      `${reason}: Linux guests run in the testbed, which wants root; remedy: sudo, or as root`,
+    );
+  }
+  return reason;
+}
+
+function reasonAgainstThisHost() {
   if (process.env.TSVMM_TESTBED === '0') return undefined;
   if (process.env.TSVMM_TESTBED === '1') return 'TSVMM_TESTBED=1';
   switch (kvmKind()) {

@@ -56,9 +56,21 @@ function reasonAgainstThisHost() {
   }
 }
 
-/** The command line that runs `command` in the testbed, with the testbed's own options before it. */
+/**
+ * The command line that runs `command` in the testbed, with the testbed's own options before it. The testbed
+ * ends with the process that starts it, even one that is killed.
+ */
 export function inTestbed(command, options = []) {
-  return [join(root, 'testbed/testbed'), ...options, '--', ...command];
+  return [
+    'setpriv',
+    '--pdeathsig',
+    'TERM',
+    '--',
+    join(root, 'testbed/testbed'),
+    ...options,
+    '--',
+    ...command,
+  ];
 }
 
 /** Runs a command on this terminal and returns its exit status, 128 + n after signal n. */

@@ -65,30 +65,33 @@ step('bundles', ['src', 'scripts/build.mjs', 'package.json', 'package-lock.json'
     bundle: true,
     platform: 'node',
     target: 'node20',
-    packages: 'bundle',
-    external: ['koffi', 'bindings'],
-    sourcemap: 'linked',
+    packages: 'external',
     logLevel: 'warning',
   };
+  const cjs = { ...common, format: 'cjs', minify: true, keepNames: true, sourcemap: 'external' };
+  // The commands as one function in one file of ASCII; src/cli/launch.ts runs it.
   buildSync({
-    ...common,
+    ...cjs,
     entryPoints: ['src/cli/main.ts'],
-    outfile: 'dist/tsvmm.cjs',
-    format: 'cjs',
-    minifySyntax: true,
-    minifyWhitespace: true,
-    banner: { js: '#!/usr/bin/env node\nvar __url="file://"+__filename;' },
+    outfile: 'dist/main.js',
+    supported: { 'dynamic-import': false },
     define: { 'import.meta.url': '__url' },
+    banner: { js: '(function(require,module,__filename,__dirname,keepCode){var __url="file://"+__filename;' },
+    footer: { js: '})' },
+  });
+  buildSync({
+    ...cjs,
+    entryPoints: ['src/cli/launch.ts'],
+    outfile: 'dist/tsvmm.cjs',
+    banner: { js: '#!/usr/bin/env node' },
   });
   chmodSync('dist/tsvmm.cjs', 0o755);
-  if (existsSync('src/index.ts')) {
-    buildSync({
-      ...common,
-      entryPoints: ['src/index.ts'],
-      outdir: 'dist',
-      format: 'esm',
-      splitting: true,
-      packages: 'external',
-    });
-  }
+  buildSync({
+    ...common,
+    entryPoints: ['src/index.ts'],
+    outdir: 'dist',
+    format: 'esm',
+    splitting: true,
+    sourcemap: true,
+  });
 });

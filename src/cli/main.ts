@@ -85,8 +85,12 @@ function report(error: unknown): void {
   }
 }
 
+/** Given by src/cli/launch.ts; not there where main.ts runs by itself. */
+declare const keepCode: (() => void) | undefined;
+
 /** Ends the process at once, without Node's teardown, which takes longer than a machine's end. */
 async function exit(status: number): Promise<void> {
+  if (typeof keepCode === 'function') keepCode();
   try {
     const { addon } = await import('../addon/index.js');
     addon().exitNow(status);

@@ -1,0 +1,49 @@
+/**
+ * The command's first file: runs the bundle (dist/main.js, one function) through V8's code cache. Compiling the bundle costs a
+ * start more than all that the machine needs of JavaScript; with the cache, which the first run of a command leaves, next to nothing.
+ */
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { Script } from 'node:vm';
+
+function cacheDirectory(): string | undefined {
+  const { XDG_CACHE_HOME: cache, HOME: home } = process.env;
+  if (cache?.startsWith('/')) return `${cache}/tsvmm/code`;
+  return home?.startsWith('/') ? `${home}/.cache/tsvmm/code` : undefined;
+}
+
+const bundle = `${__dirname}/main.js`;
+const { size, mtimeMs } = statSync(bundle);
+const command = /^[a-z]+$/.test(process.argv[2] ?? '') ? process.argv[2] : 'main';
+const directory = cacheDirectory();
+const path = `${directory}/${command}-${process.version}-${size.toString(36)}-${Math.floor(mtimeMs).toString(36)}`;
+
+let cachedData: Buffer | undefined;
+try {
+  cachedData = readFileSync(path);
+} catch {
+  // The first run, or no cache folder: compiled anew.
+}
+// The bundle is plain ASCII, which spares decoding it.
+const script = new Script(readFileSync(bundle, 'latin1'), {
+  filename: bundle,
+  ...(cachedData === undefined ? {} : { cachedData }),
+});
+
+/** Keeps the code that this run has compiled for the next one. A cache that cannot be written is none. */
+function keepCode(): void {
+  if (directory === undefined || (cachedData !== undefined && !script.cachedDataRejected)) return;
+  const temporary = `${path}.${process.pid}`;
+  try {
+    mkdirSync(directory, { recursive: true });
+    // What other versions have left.
+    for (const name of readdirSync(directory)) {
+      if (name.startsWith(`${command}-`)) rmSync(`${directory}/${name}`, { force: true });
+    }
+    writeFileSync(temporary, script.createCachedData());
+    renameSync(temporary, path);
+  } catch {
+    rmSync(temporary, { force: true });
+  }
+}
+
+script.runInThisContext()(require, module, __filename, __dirname, keepCode);

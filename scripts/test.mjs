@@ -86,7 +86,7 @@ async function runInTestbed(files, reporter) {
     platform: 'node',
     format: 'esm',
     target: 'node20',
-    banner: { js: "import{createRequire}from'node:module';const require=createRequire(import.meta.url);" },
+    banner: { js: "import{createRequire as from}from'node:module';const require=from(import.meta.url);" },
   });
   const run = [
     'scripts/lib/run-files.mjs',

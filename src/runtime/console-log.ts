@@ -1,4 +1,4 @@
-import { closeSync, read, readSync } from 'node:fs';
+import { closeSync, read, readSync, writeSync } from 'node:fs';
 import { addon } from '../addon/index.js';
 import { printable } from './agent-client.js';
 import { UserError } from './errors.js';
@@ -6,6 +6,8 @@ import { UserError } from './errors.js';
 /** What is kept of a guest's console, in bytes: its end. */
 const KEPT = 32 << 10;
 const CHUNK = 16 << 10;
+// asm-generic/ioctls.h
+const FIONREAD = 0x541b;
 
 /**
  * The end of what a guest has written to its console, for the message when its machine fails. It lies in a pipe and in
@@ -13,9 +15,10 @@ const CHUNK = 16 << 10;
  */
 export class ConsoleLog {
   readonly #read: number;
-  #write: number;
+  readonly #write: number;
   #kept: Buffer[] = [];
   #size = 0;
+  #ending = false;
   #draining: Promise<void> | undefined;
   readonly #timer: NodeJS.Timeout;
 
@@ -36,28 +39,33 @@ export class ConsoleLog {
     return this.#write;
   }
 
-  /** The last lines, at most `count`. Called once, after the machine has been closed. */
+  /** The last lines, at most `count`, of what has been written by now. Called once. */
   async lastLines(count: number): Promise<string[]> {
     clearTimeout(this.#timer);
-    closeSync(this.#write);
-    this.#write = -1;
     if (this.#draining !== undefined) {
+      // A byte of our own, behind the guest's last, ends the wait of the read that is under way.
+      this.#ending = true;
+      writeSync(this.#write, '\0');
       await this.#draining;
-    } else {
-      const chunk = Buffer.allocUnsafe(CHUNK);
-      for (;;) {
-        const length = readSync(this.#read, chunk);
-        if (length === 0) break;
-        this.#keep(Buffer.from(chunk.subarray(0, length)));
-      }
     }
+    for (let left = this.#waiting(); left > 0; left = this.#waiting()) {
+      const chunk = Buffer.allocUnsafe(Math.min(left, CHUNK));
+      this.#keep(chunk.subarray(0, readSync(this.#read, chunk)));
+    }
+    closeSync(this.#write);
     closeSync(this.#read);
-    const text = Buffer.concat(this.#kept).toString('utf8');
-    return text
+    return Buffer.concat(this.#kept)
+      .toString('utf8')
       .split('\n')
       .map((line) => printable(line.trimEnd()))
       .filter((line) => line !== '')
       .slice(-count);
+  }
+
+  /** Bytes in the pipe. Its end of file is no sign: the machine may hold the other end for longer. */
+  #waiting(): number {
+    const bytes = new DataView(new ArrayBuffer(4));
+    return addon().ioctl(this.#read, FIONREAD, bytes) < 0 ? 0 : bytes.getInt32(0, true);
   }
 
   #drain(): Promise<void> {
@@ -67,6 +75,7 @@ export class ConsoleLog {
         read(this.#read, chunk, 0, CHUNK, null, (error, length) => {
           if (error || length === 0) return resolve();
           this.#keep(chunk.subarray(0, length));
+          if (this.#ending) return resolve();
           next();
         });
       };

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/ioctl.h>
+#include <linux/kvm.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 
 namespace tsvmm::addon {
 namespace {
@@ -159,6 +161,54 @@ Napi::Value mmapVcpu(const Napi::CallbackInfo& info) {
   return object;
 }
 
+/// KVM's device and a new VM, on their way in a thread of their own. Results are -errno where they failed.
+struct PreparedKvm {
+  std::string path;
+  std::thread thread;
+  int device = -ENODEV;
+  int vm = -ENODEV;
+};
+
+// Never destroyed: a command that ends before it took it leaves thread and descriptors to the process's end.
+PreparedKvm* prepared = nullptr;
+
+void prepareKvm(const Napi::CallbackInfo& info) {
+  if (!info[0].IsString()) {
+    throw Napi::TypeError::New(info.Env(), "path must be a string");
+  }
+  if (prepared != nullptr) {
+    return;
+  }
+  prepared = new PreparedKvm{.path = info[0].As<Napi::String>(), .thread = {}};
+  prepared->thread = std::thread([kvm = prepared] {
+    kvm->device = open(kvm->path.c_str(), O_RDWR | O_CLOEXEC);
+    if (kvm->device < 0) {
+      kvm->device = -errno;
+      return;
+    }
+    kvm->vm = ioctl(kvm->device, KVM_CREATE_VM, 0);
+    if (kvm->vm < 0) {
+      kvm->vm = -errno;
+    }
+  });
+}
+
+Napi::Value takePreparedKvm(const Napi::CallbackInfo& info) {
+  if (!info[0].IsString()) {
+    throw Napi::TypeError::New(info.Env(), "path must be a string");
+  }
+  if (prepared == nullptr || prepared->path != info[0].As<Napi::String>().Utf8Value()) {
+    return info.Env().Undefined();
+  }
+  prepared->thread.join();
+  auto taken = Napi::Object::New(info.Env());
+  taken["device"] = Napi::Number::New(info.Env(), prepared->device);
+  taken["vm"] = Napi::Number::New(info.Env(), prepared->vm);
+  delete prepared;
+  prepared = nullptr;
+  return taken;
+}
+
 void exitNow(const Napi::CallbackInfo& info) { _exit(intArgument(info, 0, "status")); }
 
 }  // namespace
@@ -169,6 +219,8 @@ void initKvm(Napi::Env env, Napi::Object exports) {
   exports["ioctl"] = Napi::Function::New(env, ioctlFile, "ioctl");
   exports["eventfd"] = Napi::Function::New(env, createEventfd, "eventfd");
   exports["mmapVcpu"] = Napi::Function::New(env, mmapVcpu, "mmapVcpu");
+  exports["prepareKvm"] = Napi::Function::New(env, prepareKvm, "prepareKvm");
+  exports["takePreparedKvm"] = Napi::Function::New(env, takePreparedKvm, "takePreparedKvm");
   exports["exitNow"] = Napi::Function::New(env, exitNow, "exitNow");
 }
 

@@ -23,6 +23,13 @@ export interface KvmAddon {
    * the vCPU runs. `unmap` detaches `buffer` (views of it become empty); else the garbage collector unmaps it.
    */
   mmapVcpu(fd: number, size: number): MappedVcpu | number;
+  /**
+   * Begins to open the KVM device and to make a VM in a thread of its own: the kernel waits there for a grace period, in
+   * which the caller has better things to do. A second call does nothing until the first's result was taken.
+   */
+  prepareKvm(path: string): void;
+  /** Waits for what prepareKvm() has begun with the same path; descriptors or -errno. Undefined: nothing was begun. */
+  takePreparedKvm(path: string): { readonly device: number; readonly vm: number } | undefined;
   /** _exit(2): ends the process at once, without Node's teardown, exit handlers or flushing of streams. */
   exitNow(status: number): never;
 }

@@ -17,6 +17,16 @@ const command = /^[a-z]+$/.test(process.argv[2] ?? '') ? process.argv[2] : 'main
 const directory = cacheDirectory();
 const path = `${directory}/${command}-${process.version}-${size.toString(36)}-${Math.floor(mtimeMs).toString(36)}`;
 
+if (command === 'run' || command === 'boot') {
+  // The kernel takes its time to make a VM (a grace period): it begins before all else. Errors show where the VM is used.
+  try {
+    const addon = require(`${__dirname}/../build/Release/tsvmm.node`) as { prepareKvm(path: string): void };
+    addon.prepareKvm('/dev/kvm');
+  } catch {
+    // The command says it better.
+  }
+}
+
 let cachedData: Buffer | undefined;
 try {
   cachedData = readFileSync(path);

@@ -12,6 +12,8 @@ const O_RDWR = 2;
 /** /dev/kvm: the host's virtualization, from which machines are made (Documentation/virt/kvm/api.rst, "system ioctls"). */
 export class Kvm extends KvmDescriptor {
   #mmapSize = 0;
+  /** The result of a KVM_CREATE_VM that was made ahead, or -errno. */
+  #preparedVm: number | undefined;
 
   private constructor(fd: number) {
     super('KVM device', fd);
@@ -22,11 +24,13 @@ export class Kvm extends KvmDescriptor {
    * version other than 12 has errno 0.
    */
   static open(path = '/dev/kvm'): Kvm {
-    const fd = addon().open(path, O_RDWR);
+    const ahead = addon().takePreparedKvm(path);
+    const fd = ahead?.device ?? addon().open(path, O_RDWR);
     if (fd < 0) {
       throw openError(path, -fd);
     }
     const kvm = new Kvm(fd);
+    kvm.#preparedVm = ahead?.vm;
     try {
       const version = kvm.call('KVM_GET_API_VERSION', k.KVM_GET_API_VERSION);
       if (version !== k.KVM_API_VERSION) {
@@ -41,6 +45,14 @@ export class Kvm extends KvmDescriptor {
       throw error;
     }
     return kvm;
+  }
+
+  /**
+   * Begins to open KVM and to make the first VM while the caller does something else; the next open() and createVm() take
+   * them. Errors show there.
+   */
+  static prepare(path = '/dev/kvm'): void {
+    addon().prepareKvm(path);
   }
 
   /** What KVM says of a capability (4.4): 0 absent, 1 there, or a number that the capability defines. */
@@ -91,7 +103,8 @@ export class Kvm extends KvmDescriptor {
     const name = 'KVM_CREATE_VM';
     // Interrupted where a signal comes while the kernel registers its notifiers; to be tried again.
     for (;;) {
-      const fd = this.tryCall(name, k.KVM_CREATE_VM, 0);
+      const fd = this.#preparedVm ?? this.tryCall(name, k.KVM_CREATE_VM, 0);
+      this.#preparedVm = undefined;
       if (fd >= 0) {
         return new Vm(fd, this);
       }
@@ -99,6 +112,12 @@ export class Kvm extends KvmDescriptor {
         throw new KvmError(name, -fd);
       }
     }
+  }
+
+  override close(): void {
+    if (this.#preparedVm !== undefined && this.#preparedVm >= 0) addon().close(this.#preparedVm);
+    this.#preparedVm = undefined;
+    super.close();
   }
 
   #msrList(name: string, request: number): number[] {

@@ -31,8 +31,9 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
   const { timeline } = config;
   const release: (() => void)[] = [];
   try {
-    // The addon first: all else needs it.
+    // The addon first: all else needs it. The kernel begins to make the VM while the next steps go on here.
     const native = addon();
+    Kvm.prepare();
     timeline?.mark('addon');
 
     // The kernel as a plan: which bytes of which file go where, and where it is entered. Nothing is read yet.
@@ -64,7 +65,9 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
     release.push(() => vm.close());
     vm.setTssAddress(0xfffb_d000);
     vm.createIrqchip();
-    vm.createPit2();
+    // Its one use is to calibrate a local APIC timer that has no deadline mode; making and ending it costs grace periods.
+    const tscDeadline = kvm.checkExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    if (!tscDeadline) vm.createPit2();
     memory.regions.forEach(({ address, size, host }, slot) => {
       vm.setUserMemoryRegion({ slot, address, size, host });
     });
@@ -138,7 +141,6 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
     memory.write(layout.GDT_ADDRESS, buildGdt(entry));
     memory.write(layout.PAGE_TABLES_ADDRESS, identityPageTables(layout.PAGE_TABLES_ADDRESS, 1));
     const cpuid = kvm.supportedCpuid();
-    const tscDeadline = kvm.checkExtension(KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     const vcpus = Array.from({ length: config.cpus }, (_, id) => {
       const vcpu = vm.createVcpu(id);
       release.push(() => vcpu.close());

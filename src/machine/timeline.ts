@@ -7,15 +7,19 @@ export interface TimelineMark {
 
 /**
  * The phases of a start, ours and the guest's, so that a regression has a name. Marking costs a clock reading.
- * Phases in the order of a boot: `node` (the process's start), `command`, `addon`, `kernel`, `memory`, `vm`, `devices`, `vcpus`,
- * `first-instruction`, then what the guest says: `init`, `agent`, `process`, and `end`.
+ * A mark is the end of what it names. In the order of a boot: `exec` (the process's start), `node` (Node.js is up), `command` (the
+ * command's code is loaded), `addon`, `kernel`, `memory`, `vm`, `devices`, `vcpus`, `first-instruction`, then what the guest says:
+ * `init`, `agent`, `process`, and `end`.
  */
 export class Timeline {
   readonly #marks: TimelineMark[] = [];
 
   constructor() {
     const now = Number(process.hrtime.bigint());
-    this.#marks.push({ name: 'node', at: now - Math.round(performance.now() * 1e6) });
+    const start = now - Math.round(performance.now() * 1e6);
+    this.mark('exec', start);
+    this.mark('node', start + Math.round(performance.nodeTiming.bootstrapComplete * 1e6));
+    this.mark('command', now);
   }
 
   mark(name: string, at = Number(process.hrtime.bigint())): void {
@@ -27,8 +31,14 @@ export class Timeline {
     return [...this.#marks].sort((a, b) => a.at - b.at);
   }
 
-  /** JSON of `{phases: [{name, at, since}]}`: milliseconds from the process's start, and since the phase before. */
-  toJSON(): { readonly phases: { readonly name: string; readonly at: number; readonly since: number }[] } {
+  /**
+   * JSON of `{start, phases: [{name, at, since}]}`: the process's start in nanoseconds of CLOCK_MONOTONIC; milliseconds from
+   * then on, and since the mark before.
+   */
+  toJSON(): {
+    readonly start: number;
+    readonly phases: { readonly name: string; readonly at: number; readonly since: number }[];
+  } {
     const marks = this.marks();
     const first = marks[0]?.at ?? 0;
     let before = first;
@@ -37,6 +47,6 @@ export class Timeline {
       before = at;
       return phase;
     });
-    return { phases };
+    return { start: first, phases };
   }
 }

@@ -51,9 +51,14 @@ export interface RunParams {
   };
 }
 
-/** An operation that the agent (or the runtime in the guest) has refused; its message is for people. */
+/** A request that has no good answer; its message is for people. */
 export class AgentError extends Error {
-  override readonly name = 'AgentError';
+  override readonly name: string = 'AgentError';
+}
+
+/** The agent, or the runtime in the guest, has refused what was asked: the guest itself is well. */
+export class RefusedError extends AgentError {
+  override readonly name = 'RefusedError';
 }
 
 interface Pending {
@@ -201,7 +206,7 @@ export class AgentClient {
       return undefined;
     }
     const text = field(error, 'message');
-    pending.reject(new AgentError(typeof text === 'string' ? printable(text) : `${pending.method} failed`));
+    pending.reject(new RefusedError(typeof text === 'string' ? printable(text) : `${pending.method} failed`));
     return undefined;
   }
 

@@ -2,7 +2,7 @@ import { fstatSync } from 'node:fs';
 import type { MachineConfig } from '../machine/config.js';
 import { Machine, type MachineExit } from '../machine/machine.js';
 import type { Timeline } from '../machine/timeline.js';
-import { AgentClient, CONTROL_PORT, MAX_LINE, type RunParams } from './agent-client.js';
+import { AgentClient, CONTROL_PORT, MAX_LINE, RefusedError, type RunParams } from './agent-client.js';
 import { type Bundle, checkId, loadBundle } from './bundle.js';
 import { ConsoleLog } from './console-log.js';
 import { lockContainerId, stateRoot } from './container-lock.js';
@@ -218,7 +218,8 @@ class ContainerRun {
     try {
       await this.#client.run(this.params, this.#digits);
     } catch (error) {
-      this.#fail(new RunError(messageOf(error)));
+      const message = messageOf(error);
+      this.#fail(error instanceof RefusedError ? new UserError(message) : new RunError(message));
       return;
     }
     clearTimeout(this.#deadline);
@@ -279,7 +280,9 @@ class ContainerRun {
 
 /** A reader that has gone is nobody's fault; a file that could not be written is to be known. */
 function reportLost(fd: number, bytes: number): void {
-  if (bytes === 0 || fd < 0 || !fstatSync(fd).isFile()) return;
+  if (bytes === 0 || fd < 0) return;
+  const stats = fstatSync(fd);
+  if (stats.isFIFO() || stats.isSocket()) return;
   const name = fd === 1 ? 'standard output' : 'standard error';
   printError(`tsvmm: warning: ${bytes} bytes of ${name} could not be written`);
 }

@@ -35,7 +35,11 @@ const MOUNTS: NonNullable<Spec['mounts']> = [
   },
 ];
 
-const CAPABILITIES = ['CAP_AUDIT_WRITE', 'CAP_KILL', 'CAP_NET_BIND_SERVICE'];
+/** Those that docker gives. */
+const CAPABILITIES =
+  'CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE'
+    .split(' ')
+    .map((name) => `CAP_${name}`);
 
 /** A folder that is removed with the test. */
 export function temporaryFolder(t: Test): string {

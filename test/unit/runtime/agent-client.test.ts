@@ -75,7 +75,7 @@ t.test("a refusal is an error with the agent's words", async (t) => {
   ready();
   const run = client.run(RUN);
   tell({ jsonrpc: '2.0', id: 1, error: { code: 1, message: 'exec: no such file', data: { errno: 2 } } });
-  await t.rejects(run, { name: 'AgentError', message: 'exec: no such file' });
+  await t.rejects(run, { name: 'RefusedError', message: 'exec: no such file' });
   const kill = client.kill('x', 9);
   tell({ jsonrpc: '2.0', id: 2, error: 5 });
   await t.rejects(kill, { message: 'container.kill failed' });

@@ -1,0 +1,85 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { join } from 'node:path';
+import t from 'tap';
+import { packageRoot } from '../../src/addon/index.js';
+import { makeBundle } from '../support/bundle.js';
+import { outcome, TSVMM, tsvmm, waitFor } from '../support/tsvmm.js';
+
+/** The command on a terminal of 30 rows and 100 columns. */
+function onTerminal(...args: string[]): ChildProcess {
+  const pty = join(packageRoot(), 'test/support/pty.py');
+  return spawn('python3', [pty, '30', '100', process.execPath, TSVMM, ...args], { stdio: 'pipe' });
+}
+
+t.test('a process with a terminal, on a terminal', async (t) => {
+  const bundle = makeBundle(
+    t,
+    `
+    trap 'echo resized: $(stty size)' WINCH
+    trap 'echo interrupted' INT
+    tty
+    echo size: $(stty size)
+    echo err >&2
+    while :; do read -r line && echo "line: $line"; [ "$line" = quit ] && exit 9; done
+    `,
+    (spec) => {
+      spec.process.terminal = true;
+      spec.process.consoleSize = { height: 1, width: 1 };
+    },
+  );
+  const child = onTerminal('run', bundle);
+  const ended = outcome(child);
+  await waitFor(child.stdout, 'err');
+  const resized = waitFor(child.stdout, 'resized: 50 132');
+  child.stdin?.write('\0resize 50 132\n');
+  child.stdin?.write('\r'); // busybox runs a trap when read returns
+  await resized;
+  const interrupted = waitFor(child.stdout, 'interrupted');
+  child.stdin?.write('\u0003');
+  child.stdin?.write('\r');
+  await interrupted;
+  const echoed = waitFor(child.stdout, 'line: hällo');
+  child.stdin?.write(Buffer.from('hällo\r').toString('latin1'), 'latin1');
+  await echoed.catch(() => {});
+  child.stdin?.end('quit\r');
+  const { status, stdout, stderr } = await ended;
+  t.equal(status, 9);
+  t.match(stdout, /^\/dev\/(pts\/0|console)\r\nsize: 30 100\r\nerr\r\n/);
+  t.match(stdout, /quit\r\nline: quit\r\n$/, 'the terminal in the guest echoes, once');
+  t.equal(stderr, 'terminal: as before\n');
+});
+
+t.test('the terminal is put back when the machine fails or is ended', async (t) => {
+  const bundle = makeBundle(t, 'echo ready; exec sleep 1000', (spec) => {
+    spec.process.terminal = true;
+  });
+  const failing = makeBundle(t, '', (spec) => {
+    spec.process.terminal = true;
+    spec.process.args = ['/none'];
+  });
+  const failed = await outcome(onTerminal('run', failing));
+  t.equal(failed.status, 125);
+  t.match(failed.stdout, /tsvmm: .*\/none/);
+  t.equal(failed.stderr, 'terminal: as before\n');
+  const child = onTerminal('run', bundle);
+  const ended = outcome(child);
+  await waitFor(child.stdout, 'ready');
+  child.stdin?.end();
+  child.kill('SIGHUP'); // ends the terminal: the session's leader gets the signal
+  t.ok((await ended).status !== 0);
+});
+
+t.test('a process with a terminal, without one here', async (t) => {
+  const bundle = makeBundle(
+    t,
+    'tty; stty size; stty -echo; echo go; read -r line; echo "line: $line"; exit 4',
+    (spec) => {
+      spec.process.terminal = true;
+      spec.process.consoleSize = { height: 24, width: 70 };
+    },
+  );
+  const { status, stdout, stderr } = await tsvmm(['run', bundle], 'typed\n');
+  t.same({ status, stderr }, { status: 4, stderr: '' });
+  t.match(stdout, /24 70\r\n/);
+  t.match(stdout, /line: typed\r\n/);
+});

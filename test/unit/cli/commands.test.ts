@@ -1,0 +1,126 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { sampleSpec } from '../../support/spec.js';
+import { tsvmm } from '../../support/tsvmm.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'tsvmm-commands-'));
+t.teardown(() => rmSync(folder, { recursive: true }));
+
+/** Runs the command; every failure is status 125 and one line. */
+async function failure(t: Test, args: string[], line: RegExp): Promise<void> {
+  const { status, stdout, stderr } = await tsvmm(args, '', {
+    env: { ...process.env, TSVMM_KERNEL: '', TSVMM_INITRD: '' },
+  });
+  t.same({ status, stdout }, { status: 125, stdout: '' }, args.join(' '));
+  t.match(stderr, line);
+  t.match(stderr, /^tsvmm: .*\n$/, 'one line');
+}
+
+t.test('usage', async (t) => {
+  for (const args of [
+    ['--help'],
+    ['run', '--help'],
+    ['boot', '-h'],
+    ['doctor', '--help'],
+    ['initramfs', '--help'],
+  ]) {
+    const { status, stdout, stderr } = await tsvmm(args);
+    t.same({ status, stderr }, { status: 0, stderr: '' }, args.join(' '));
+    t.match(stdout, /^usage: tsvmm /);
+    t.ok(stdout.split('\n').every((line) => line.length <= 120));
+  }
+  t.match((await tsvmm(['--version'])).stdout, /^tsvmm \d+\.\d+\.\d+\n$/);
+  const nothing = await tsvmm([]);
+  t.same([nothing.status, nothing.stdout], [125, '']);
+  t.match(nothing.stderr, /^usage: tsvmm COMMAND/);
+  await failure(t, ['rum'], /unknown command rum: did you mean run\?/);
+  await failure(t, ['--verison'], /unknown option --verison: did you mean --version\?/);
+  await failure(t, ['boot'], /the kernel is missing/);
+  await failure(t, ['boot', 'a', 'b'], /there is one kernel only/);
+  await failure(t, ['boot', '--kernle', 'a'], /unknown option --kernle/);
+  await failure(t, ['boot', '/dev/null', '--cpus', '0'], /--cpus: expected a whole number from 1 to 254/);
+  await failure(t, ['boot', '/dev/null', '--memory', '12Q'], /--memory: expected a size/);
+  await failure(t, ['boot', '/dev/null', '--disk', ',ro'], /--disk: expected FILE or FILE,ro/);
+  await failure(t, ['boot', '/dev/null', '--share', 'x'], /--share: expected TAG=DIR/);
+  await failure(t, ['boot', '/dev/null', '--decompress', 'never'], /--decompress: expected host or guest/);
+  await failure(t, ['boot', '/dev/null', '--deadline', '0'], /--deadline: expected seconds/);
+  await failure(t, ['run', '--pid-file', 'x'], /unknown option --pid-file/);
+  await failure(t, ['doctor', 'x'], /unexpected argument x/);
+});
+
+t.test('kernels and machines that cannot be', async (t) => {
+  const text = join(folder, 'text');
+  writeFileSync(text, 'no kernel at all\n'.repeat(1000));
+  await failure(t, ['boot', join(folder, 'none')], /none: .*(no such file|does not exist)/i);
+  await failure(t, ['boot', folder], /tsvmm-commands-/);
+  await failure(t, ['boot', text], /text: /);
+  await failure(t, ['boot', '/dev/null'], /\/dev\/null/);
+  await failure(
+    t,
+    ['boot', '--memory', '1M', text],
+    /memory: expected a multiple of 4096 bytes between 16 MiB/,
+  );
+});
+
+t.test('bundles that are none', async (t) => {
+  const bundle = join(folder, 'bundle');
+  mkdirSync(join(bundle, 'rootfs'), { recursive: true });
+  const config = join(bundle, 'config.json');
+  await failure(
+    t,
+    ['run', join(folder, 'no/bundle')],
+    /^tsvmm: bundle .*\/no\/bundle: no such file or folder/,
+  );
+  await failure(t, ['run', '--bundle', bundle], /bundle\/config\.json: no such file or folder/);
+  writeFileSync(config, '{"ociVersion": "1.0.2",\n}');
+  await failure(t, ['run', bundle], /bundle\/config\.json: not JSON: line 2, column 1/);
+  const spec = sampleSpec();
+  spec.process.args = [];
+  writeFileSync(config, JSON.stringify(spec));
+  await failure(
+    t,
+    ['run', bundle],
+    /config\.json: process\.args: expected an array of strings, at least one, got an empty array/,
+  );
+  const bind = sampleSpec();
+  bind.mounts?.push({ destination: '/data', type: 'bind', source: '/srv' });
+  writeFileSync(config, JSON.stringify(bind));
+  await failure(t, ['run', bundle], /config\.json: mounts\[4\]: a bind mount \(\/srv on \/data\)/);
+  const noRoot = sampleSpec();
+  noRoot.root.path = 'elsewhere';
+  writeFileSync(config, JSON.stringify(noRoot));
+  await failure(t, ['run', bundle], /config\.json: root\.path: .*\/elsewhere: no such file or folder/);
+  writeFileSync(config, JSON.stringify(sampleSpec()));
+  await failure(t, ['run', bundle, 'a/b'], /container ID "a\/b": expected letters/);
+  await failure(t, ['run', '--kernel', '/no/kernel', '--initrd', '/no/initrd', bundle], /\/no\/kernel/);
+  await failure(t, ['run', '--memory', '1M', bundle], /--memory: 1048576 bytes are too few/);
+  await failure(t, ['run', '--boot-timeout', 'soon', bundle], /--boot-timeout: expected seconds/);
+});
+
+t.test('TSVMM_DEBUG adds the stack', async (t) => {
+  const { stderr } = await tsvmm(['run', '/none'], '', { env: { ...process.env, TSVMM_DEBUG: '1' } });
+  t.match(stderr, /^tsvmm: bundle \/none: no such file or folder\n/);
+  t.match(stderr, /\n +at /);
+});
+
+t.test('doctor', async (t) => {
+  const { status, stdout, stderr } = await tsvmm(['doctor', '--json']);
+  t.equal(stderr, '');
+  const report = JSON.parse(stdout) as {
+    ok: boolean;
+    findings: { name: string; state: string; remedy?: string }[];
+  };
+  t.equal(status, report.ok ? 0 : 1);
+  t.equal(
+    report.ok,
+    report.findings.every(({ state }) => state !== 'missing'),
+  );
+  const text = await tsvmm(['doctor']);
+  t.equal(text.status, status);
+  for (const { name, remedy } of report.findings) {
+    t.match(text.stdout, name);
+    if (remedy !== undefined) t.match(text.stdout, remedy.slice(0, 20));
+  }
+});

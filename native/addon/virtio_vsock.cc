@@ -43,7 +43,7 @@ struct Event {
 /// What may wait here is bounded by what JavaScript asked for, by kBacklog, and by LineEndpoint's own limit.
 class Events : public std::enable_shared_from_this<Events> {
  public:
-  static constexpr int kBacklog = 128;
+  static constexpr int kBacklog = 1024;
 
   static std::shared_ptr<Events> create(Napi::Env env, Napi::Function listener, std::weak_ptr<Vsock> vsock) {
     auto events = std::make_shared<Events>();
@@ -387,16 +387,21 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
   }
 
   void close() {
+    if (closed_) {
+      return;
+    }
+    closed_ = true;
     for (const auto& [id, socket] : sockets_) {
       socket->unlink();
-      submit([held = socket](Vsock&) { held->detach(); });
     }
     sockets_.clear();
     binds_.clear();
     channels_.clear();
     events_->close();
+    vsock_->retire();
   }
 
+  bool closed_ = false;
   const std::shared_ptr<Vsock> vsock_;
   const std::shared_ptr<Events> events_;
   std::map<uint32_t, std::pair<uint32_t, std::weak_ptr<FdEndpoint>>> binds_;

@@ -429,3 +429,21 @@ TEST_CASE(
   CHECK(guest.receive().header.destinationPort == 2);
   guest.run([&] { socket->detach(); });
 }
+
+TEST_CASE("vsock: retiring gives up everything that waits, with and without a driver") {
+  for (const bool active : {false, true}) {
+    VsockGuest guest({}, FakeHost::kDefaultFeatures, active);
+    const Folder folder;
+    const std::string path = folder / "host.sock";
+    auto socket = std::make_shared<vs::HostSocket>(vs::HostSocket::Options{.path = path});
+    guest.device->submit([&guest, socket] { socket->attach(guest.device); });
+    const Fd bound = guest.bindSocket(kHostPort);
+    guest.run([] {});
+    socket.reset();
+    CHECK(std::filesystem::exists(path));
+    guest.device->retire();
+    guest.run([] {});
+    CHECK(atEnd(bound.get()));
+    CHECK_FALSE(std::filesystem::exists(path));
+  }
+}

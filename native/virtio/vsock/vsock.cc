@@ -90,6 +90,39 @@ void Vsock::submit(std::function<void()> function) {
   }
 }
 
+void Vsock::retire() {
+  std::vector<std::function<void()>> early;
+  {
+    std::lock_guard lock(mutex_);
+    if (loop_ != nullptr) {
+      loop_->post([weak = weak_from_this()] {
+        if (const auto self = weak.lock()) {
+          self->forgetListeners();
+        }
+      });
+      return;
+    }
+    early.swap(early_);
+  }
+  forgetListeners();
+}
+
+void Vsock::forgetListeners() {
+  const auto watchers = std::exchange(loopWatchers_, {});
+  if (host_ != nullptr) {
+    for (const auto& [key, changed] : watchers) {
+      changed(nullptr);
+    }
+  }
+  binds_.clear();
+  listeners_.clear();
+  paths_.clear();
+  prefix_.reset();
+  for (const Asked& asked : std::exchange(asked_, {})) {
+    asked.connected(ECONNRESET, 0);
+  }
+}
+
 uint64_t Vsock::watchLoop(std::function<void(EventLoop*)> changed) {
   const uint64_t key = nextWatcher_++;
   if (host_ != nullptr) {

@@ -53,6 +53,9 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
 
   /// From any thread: runs `function` on the I/O thread, or once there is one.
   void submit(std::function<void()> function);
+  /// From any thread, once the machine has ended or when nothing more is wanted of it: gives up everything
+  /// that waits for a connection, and what it holds. Connections that have been made stay.
+  void retire();
   /// From any thread.
   size_t connections() const { return count_.load(std::memory_order_relaxed); }
 
@@ -138,6 +141,7 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
   void drop(Connection& connection, bool tellGuest, bool cut);
   /// The host's end is finished.
   void finish(Connection& connection);
+  void forgetListeners();
   void refuseConnect(Connection& connection, int error);
   void dropAll();
   void updateCount() { count_.store(table_.size() + draining_.size(), std::memory_order_relaxed); }

@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream';
 
 /** How many connections may wait to be taken; one more is cut off. */
-const BACKLOG = 128;
+const BACKLOG = 1024;
 
 /** Connections for `for await`, in the order of their arrival. */
 export class StreamQueue implements AsyncIterator<Duplex> {

@@ -154,8 +154,9 @@ export class Vsock {
   }
 
   /**
-   * Connects to a port of the guest; before the guest's driver is there it waits for it. Back-pressure and half-close are the
-   * stream's: end() half-closes, and reading goes on.
+   * Connects to a port of the guest; before the guest's driver is there it waits for it. (A guest's driver comes before its
+   * programs: until one of them listens, the answer is ECONNREFUSED.) Back-pressure and half-close are the stream's: end()
+   * half-closes, and reading goes on.
    *
    * @throws VsockError (rejects) with `code` ECONNREFUSED, ETIMEDOUT, ECONNRESET or ENOBUFS
    */

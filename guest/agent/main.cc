@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,8 +40,10 @@ constexpr rlimit kOpenFiles = {1024, 524288};
 void print(const std::string& message) {
   const std::string line = "tsvmm-agent: " + message + "\n";
   const Fd console(open("/dev/console", O_WRONLY | O_NOCTTY | O_CLOEXEC));
-  [[maybe_unused]] const ssize_t written =
-      write(console ? console.get() : STDERR_FILENO, line.data(), line.size());
+  const int fd = console ? console.get() : STDERR_FILENO;
+  [[maybe_unused]] const ssize_t written = write(fd, line.data(), line.size());
+  // A power-off does not wait for the serial port.
+  tcdrain(fd);
 }
 
 [[noreturn]] void powerOff() {

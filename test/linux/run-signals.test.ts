@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import t from 'tap';
-import { makeBundle } from '../support/bundle.js';
+import { makeBundle, temporaryFolder } from '../support/bundle.js';
 import { outcome, start, tsvmm, waitFor } from '../support/tsvmm.js';
 
 /** Without a PID namespace of its own, so that a signal without a handler does what it always does. */
@@ -78,8 +78,9 @@ t.test('two containers at once, but not with one ID', async (t) => {
 
 t.test('kill -9 leaves nothing behind, and the ID is free again', async (t) => {
   const bundle = makeBundle(t, 'echo ready; cat >/dev/null; echo done');
-  const before = leavings();
-  const child = start(['run', bundle, 'killed']);
+  const temporary = temporaryFolder(t);
+  const before = leavings(bundle, temporary);
+  const child = start(['run', bundle, 'killed'], { env: { ...process.env, TMPDIR: temporary } });
   const ended = outcome(child);
   await waitFor(child.stdout, 'ready');
   const pid = child.pid ?? 0;
@@ -87,19 +88,21 @@ t.test('kill -9 leaves nothing behind, and the ID is free again', async (t) => {
   child.kill('SIGKILL');
   await ended;
   t.notOk(existsSync(`/proc/${pid}`));
-  t.same(leavings(), before);
+  t.same(leavings(bundle, temporary), before);
   t.same(await tsvmm(['run', bundle, 'killed']), { status: 0, stdout: 'ready\ndone\n', stderr: '' });
 });
 
-/** What a container might leave: its state, mounts, temporary files, network devices. */
-function leavings(): unknown {
-  const list = (path: string): string[] => (existsSync(path) ? readdirSync(path).sort() : []);
+/** What a container might leave: its state, mounts, temporary files. Others may be at work on this machine. */
+function leavings(bundle: string, temporary: string): unknown {
+  const list = (path: string): string[] => (existsSync(path) ? readdirSync(path) : []);
   return {
     // The one lock file for all IDs stays.
     state: list('/run/tsvmm').filter((name) => name !== 'lock'),
-    temporary: list('/tmp').filter((name) => !name.startsWith('tsvmm-test-')),
-    mounts: readFileSync('/proc/self/mounts', 'utf8').split('\n').length,
-    network: list('/sys/class/net'),
+    bundle: list(bundle).sort(),
+    temporary: list(temporary),
+    mounts: readFileSync('/proc/self/mounts', 'utf8')
+      .split('\n')
+      .filter((line) => line.includes(bundle)),
   };
 }
 

@@ -1,0 +1,57 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { describeFs, type FsOptions } from '../../../src/virtio/fs/index.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'tsvmm-fs-'));
+t.teardown(() => rmSync(folder, { recursive: true }));
+
+t.test('describes the device', async (t) => {
+  const description = describeFs({ name: 'rootfs', tag: 'würzel', directory: folder });
+  t.equal(description.name, 'rootfs');
+  t.equal(description.deviceId, 26);
+  t.equal(description.features, 0n);
+  t.same(description.queueSizes, [128, 512]);
+  t.equal(description.config.length, 40);
+  t.same(description.config.subarray(0, 9), new Uint8Array([...Buffer.from('würzel'), 0, 0]), 'tag');
+  t.equal(new DataView(description.config.buffer).getUint32(36, true), 1, 'num_request_queues');
+});
+
+t.test('takes a tag of 36 bytes and every option', async (t) => {
+  const tag = 't'.repeat(36);
+  const options = {
+    cache: 'always',
+    writeback: true,
+    locks: 'host',
+    posixAcl: true,
+    readOnly: true,
+  } as const;
+  t.equal(describeFs({ name: 'a', tag, directory: folder, ...options }).config[35], 't'.charCodeAt(0));
+});
+
+t.test('refuses what cannot be', async (t) => {
+  const file = join(folder, 'file');
+  writeFileSync(file, '');
+  const good = { name: 'data', tag: 'data', directory: folder };
+  const cases: [object, string][] = [
+    [{ name: '' }, 'share: name: expected 1 to 64 characters, got ""'],
+    [{ tag: '' }, 'share data: tag: expected 1 to 36 bytes of UTF-8 without NUL, got ""'],
+    [
+      { tag: 'ü'.repeat(19) },
+      `share data: tag: expected 1 to 36 bytes of UTF-8 without NUL, got "${'ü'.repeat(19)}"`,
+    ],
+    [{ tag: 'a\0b' }, 'share data: tag: expected 1 to 36 bytes of UTF-8 without NUL, got "a\\u0000b"'],
+    [{ directory: '' }, 'share data: directory: expected the path of a folder, got ""'],
+    [{ directory: 7 }, 'share data: directory: expected the path of a folder, got 7'],
+    [{ directory: join(folder, 'none') }, `share data: directory: ${join(folder, 'none')} does not exist`],
+    [{ directory: file }, `share data: directory: ${file} is not a folder`],
+    [{ directory: join(file, 'x') }, `share data: directory: ${join(file, 'x')} cannot be reached (ENOTDIR)`],
+    [{ cache: 'some' }, `share data: cache: expected one of 'none', 'auto', 'always', got "some"`],
+    [{ locks: 'none' }, `share data: locks: expected one of 'guest', 'host', got "none"`],
+    [{ writeback: true }, "share data: writeback: only with cache 'always', which is 'auto' here"],
+  ];
+  for (const [change, message] of cases) {
+    t.throws(() => describeFs({ ...good, ...change } as FsOptions), { message }, message);
+  }
+});

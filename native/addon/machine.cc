@@ -339,6 +339,9 @@ void NativeMachine::shutDown() {
   ended_ = true;
   // First the waits for JavaScript, which is the thread that now waits for the others.
   gate_->close();
+  for (auto& transport : transports_) {
+    transport->device().abandon();
+  }
   for (auto& vcpu : vcpus_) {
     vcpu->requestStop();
   }

@@ -86,7 +86,7 @@ class ScriptVirtio : public virtio::Device, public std::enable_shared_from_this<
     }
   }
   void setQueueCount(uint16_t count) { queueCount_ = count; }
-  void close() { gate_->close(); }
+  void abandon() override { gate_->close(); }
 
  private:
   struct Handlers {
@@ -145,7 +145,6 @@ Napi::Value createScriptVirtio(const Napi::CallbackInfo& info) {
       "fail", Napi::Function::New(env, [device](const Napi::CallbackInfo& call) {
         device->onHost([reason = call[0].ToString().Utf8Value()](virtio::Host& host) { host.fail(reason); });
       }));
-  handle.Set("close", Napi::Function::New(env, [device](const Napi::CallbackInfo&) { device->close(); }));
   return handle;
 }
 

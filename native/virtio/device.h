@@ -62,6 +62,8 @@ class Device {
   /// The driver has reset the device: forget the host, the queues and every chain. When it returns, nothing
   /// of the device touches guest memory any more.
   virtual void reset() = 0;
+  /// The machine is being taken down by the JavaScript thread: end every wait for it. reset() follows. On that thread.
+  virtual void abandon() {}
   /// The driver wrote to the configuration space.
   virtual void configWritten(uint32_t /*offset*/, std::span<const uint8_t> /*bytes*/) {}
 

@@ -99,7 +99,6 @@ export interface NativeScriptVirtio extends NativeDevice {
   interrupt(): void;
   updateConfig(offset: number, bytes: Uint8Array): void;
   fail(reason: string): void;
-  close(): void;
 }
 
 export interface MachineAddon {

@@ -18,9 +18,9 @@ Serial::Serial(EventLoop& loop, Options options)
       source_(std::move(options.source)),
       raiseInterrupt_(std::move(options.raiseInterrupt)),
       panicked_(std::move(options.panicked)),
+      polledInput_(options.polledInput),
       self_(std::make_shared<Serial*>(this)),
-      uart_([this](uint8_t byte) { transmit(byte); }),
-      inputOpen_(options.polledInput) {}
+      uart_([this](uint8_t byte) { transmit(byte); }) {}
 
 Serial::~Serial() {
   close();
@@ -80,8 +80,13 @@ uint8_t Serial::read(uint8_t offset) {
 void Serial::write(uint8_t offset, uint8_t value) {
   std::unique_lock lock(mutex_);
   withRegisters(lock, [&] {
+    if (offset == Uart16550::kFifoControl) {
+      // What the guest has not read is sent again after the FIFO is cleared: nothing that was typed is lost.
+      uint8_t unread[Uart16550::kFifoSize];
+      const size_t count = uart_.takeBack(unread);
+      input_.insert(input_.begin(), unread, unread + count);
+    }
     uart_.write(offset, value);
-    inputOpen_ = inputOpen_ || uart_.receiveInterruptEnabled();
     refill();
     wantInput();
   });
@@ -160,7 +165,7 @@ void Serial::writeOutput() {
 }
 
 void Serial::refill() {
-  while (inputOpen_ && !input_.empty() && uart_.receiveRoom() != 0) {
+  while (inputOpen() && !input_.empty() && uart_.receiveRoom() != 0) {
     uart_.receive(input_.front());
     input_.pop_front();
   }
@@ -168,7 +173,7 @@ void Serial::refill() {
 
 void Serial::wantInput() {
   // Half a buffer at a time: not a call for each byte that the guest takes.
-  if (inputOpen_ && source_ && !closed_ && input_.size() <= kInputLimit / 2) {
+  if (inputOpen() && source_ && !closed_ && input_.size() <= kInputLimit / 2) {
     postOnce(&Serial::inputScheduled_, &Serial::readInput);
   }
 }

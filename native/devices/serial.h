@@ -33,8 +33,9 @@ class Serial {
     std::function<void()> raiseInterrupt;
     /// A line "Kernel panic - not syncing" is complete. On a vCPU thread, no lock held. May be empty.
     std::function<void(const std::string& text)> panicked;
-    /// Give input also to a guest that has not enabled the receive interrupt. Otherwise input waits for a
-    /// driver, since one that starts clears the FIFO, and what was typed ahead with it.
+    /// Give input also to a guest that has not enabled the receive interrupt. Otherwise the line is silent
+    /// while no driver listens: a driver that starts or stops clears the FIFO, and what was typed ahead with
+    /// it.
     bool polledInput = false;
   };
 
@@ -73,6 +74,7 @@ class Serial {
   template <typename Access>
   void withRegisters(std::unique_lock<std::mutex>& lock, Access&& access);
   void transmit(uint8_t byte);
+  bool inputOpen() const { return polledInput_ || uart_.receiveInterruptEnabled(); }
   void refill();
   void wantInput();
   void postOnce(bool Serial::*flag, void (Serial::*function)());
@@ -87,13 +89,13 @@ class Serial {
   const std::unique_ptr<ByteSource> source_;
   const std::function<void()> raiseInterrupt_;
   const std::function<void(const std::string&)> panicked_;
+  const bool polledInput_;
   std::shared_ptr<Serial*> self_;  ///< posted functions hold it weakly
 
   mutable std::mutex mutex_;
   std::condition_variable taken_;
   Uart16550 uart_;
   bool lineHigh_ = false;
-  bool inputOpen_;
   bool closed_ = false;
   bool waiting_ = true;
   std::vector<uint8_t> output_;  ///< from the vCPUs, not yet with the I/O thread

@@ -71,6 +71,7 @@ uint8_t Uart16550::read(uint8_t offset) {
       const uint8_t byte = fifo_[fifoHead_];
       fifoHead_ = (fifoHead_ + 1) % kFifoSize;
       fifoCount_--;
+      holdsLooped_ = holdsLooped_ && fifoCount_ != 0;
       return byte;
     }
     case kInterruptEnable:
@@ -152,6 +153,7 @@ void Uart16550::transmit(uint8_t byte) {
     transmit_(byte);
   } else if (fifoCount_ < capacity()) {
     fifo_[(fifoHead_ + fifoCount_++) % kFifoSize] = byte;
+    holdsLooped_ = true;
   } else {
     overrun_ = true;
   }
@@ -181,6 +183,19 @@ void Uart16550::setModemLines(uint8_t lines) {
 void Uart16550::clearReceived() {
   fifoHead_ = 0;
   fifoCount_ = 0;
+  holdsLooped_ = false;
+}
+
+size_t Uart16550::takeBack(uint8_t* to) {
+  if (holdsLooped_) {
+    return 0;
+  }
+  const size_t count = fifoCount_;
+  for (size_t i = 0; i < count; i++) {
+    to[i] = fifo_[(fifoHead_ + i) % kFifoSize];
+  }
+  clearReceived();
+  return count;
 }
 
 }  // namespace tsvmm

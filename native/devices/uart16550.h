@@ -37,6 +37,10 @@ class Uart16550 {
   size_t receiveRoom() const;
   /// A byte from the line; dropped with an overrun error if there is no room.
   void receive(uint8_t byte);
+  /// Takes back what was received and not read, oldest first: for a line that sends again what a cleared FIFO
+  /// would lose. Nothing where looped-back bytes are among it. At most kFifoSize bytes to `to`; returns how
+  /// many.
+  size_t takeBack(uint8_t* to);
   /// Whether the interrupt line is high.
   bool interruptPending() const { return identify() != kIdentifyNone; }
   /// Whether a driver waits for input by interrupt (IER's ERBFI).
@@ -76,6 +80,7 @@ class Uart16550 {
   uint8_t scratch_ = 0;
   uint16_t divisor_ = 12;  // 9600 baud
   bool overrun_ = false;
+  bool holdsLooped_ = false;         ///< a byte that was looped back is in the FIFO
   bool transmitterEmptied_ = false;  ///< the THRE interrupt is owed
   uint8_t modemLines_ = 0xb0;        ///< DCD, DSR, CTS: somebody is at the other end
   uint8_t modemDeltas_ = 0;

@@ -73,7 +73,7 @@ export async function main(args: readonly string[]): Promise<number> {
     if (deadline !== undefined) setTimeout(resolve, deadline * 1000, STATUS_DEADLINE).unref();
     machine.wait().then((exit) => {
       restore();
-      if ('message' in exit) printError(`tsvmm: ${WORDS[exit.reason]}: ${exit.message}`);
+      if ('message' in exit) printError(`tsvmm: ${WORDS[exit.reason]}: ${exit.message.replace(PANIC, '')}`);
       resolve(STATUS[exit.reason]);
     });
   });
@@ -88,6 +88,9 @@ export async function main(args: readonly string[]): Promise<number> {
 }
 
 const SIGQUIT = 3;
+
+/** What the kernel puts before the reason of a panic. */
+const PANIC = /^Kernel panic - not syncing: /;
 
 const WORDS = {
   panic: 'the guest panicked',

@@ -57,6 +57,8 @@ const STREAM_PORTS = { stdin: 1025, stdout: 1026, stderr: 1027, terminal: 1028 }
 const SHUTDOWN_TIMEOUT_MS = 60_000;
 /** A guest whose agent has gone is about to end by itself, and then says why. */
 const LAST_WORDS_MS = 3_000;
+/** How much of a failed guest's console is shown: a panic's own lines and what was before. */
+const CONSOLE_LINES = 30;
 
 /**
  * Runs a bundle's process in a machine of its own, on this process's standard streams. Resolves with its exit status,
@@ -92,7 +94,7 @@ export async function runContainer(
     return status;
   } catch (error) {
     machine.close();
-    const lines = log === undefined ? [] : await log.lastLines(12);
+    const lines = log === undefined ? [] : await log.lastLines(CONSOLE_LINES);
     if (error instanceof RunError) throw new RunError(error.message, lines);
     throw error;
   }
@@ -296,7 +298,7 @@ function wordsOf(exit: MachineExit): string {
     case 'stopped':
       return 'the machine was stopped before its process had ended';
     case 'panic':
-      return `the guest's kernel panicked: ${exit.message}`;
+      return `the guest's kernel panicked: ${exit.message.replace(/^Kernel panic - not syncing: /, '')}`;
     case 'triple-fault':
       return `the guest failed: ${exit.message}`;
     case 'kvm-error':

@@ -124,7 +124,7 @@ t.test("on a terminal the keys are the guest's, but for Ctrl-]", async (t) => {
     t,
     'stty -echo raw; echo ready; head -c 3 | hexdump -C; echo go on; sleep 1000',
   );
-  const pty = join(packageRoot(), 'test/support/pty.py');
+  const pty = join(packageRoot(), 'test/support/on-terminal.py');
   const child = spawn('python3', [pty, '24', '80', process.execPath, TSVMM, ...boot(initrd)]);
   const ended = outcome(child);
   await waitFor(child.stdout, 'ready');

@@ -20,9 +20,9 @@ t.test('a guest that does not do what it should', async (t) => {
   t.equal(off.status, 125);
   t.match(off.stderr, /^tsvmm: the guest powered off before its process had ended\n/);
 
-  const silent = await run('echo silent; sleep 1000', '--boot-timeout', '15');
+  const silent = await run('echo silent; sleep 1000', '--boot-timeout', '30');
   t.equal(silent.status, 125);
-  t.match(silent.stderr, /^tsvmm: the guest did not answer within 15 seconds\n(.*\n)* {2}\| silent\n$/);
+  t.match(silent.stderr, /^tsvmm: the guest did not answer within 30 seconds\n(.*\n)* {2}\| silent\n$/);
 });
 
 t.test('a full disk below the root file system', async (t) => {

@@ -7,7 +7,7 @@ import { outcome, TSVMM, tsvmm, waitFor } from '../support/tsvmm.js';
 
 /** The command on a terminal of 30 rows and 100 columns. */
 function onTerminal(...args: string[]): ChildProcess {
-  const pty = join(packageRoot(), 'test/support/pty.py');
+  const pty = join(packageRoot(), 'test/support/on-terminal.py');
   return spawn('python3', [pty, '30', '100', process.execPath, TSVMM, ...args], { stdio: 'pipe' });
 }
 

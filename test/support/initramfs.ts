@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -11,11 +12,14 @@ export function makeInitramfs(t: Test, script: string): string {
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
-/bin/busybox --install -s /bin
 export PATH=/bin
 ${script}
 `;
+  const applets = execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).trim().split('\n');
   const archive = writeCpio([
+    ...applets
+      .filter((applet) => applet !== 'busybox')
+      .map((applet) => ({ path: `bin/${applet}`, mode: 0o120777, data: Buffer.from('busybox') })),
     ...['bin', 'dev', 'mnt', 'proc', 'sys'].map(directory),
     { path: 'bin/busybox', mode: 0o100755, data: readFileSync('/bin/busybox') },
     { path: 'dev/console', mode: 0o020600, device: [5, 1] },

@@ -1,6 +1,6 @@
 """Runs a command on a terminal of its own, for the tests.
 
-    pty.py ROWS COLUMNS COMMAND [ARG...]
+    on-terminal.py ROWS COLUMNS COMMAND [ARG...]
 
 What the terminal shows goes to standard output, and standard input's bytes are typed into it, except lines
 "\x00resize ROWS COLUMNS", which change its size. Ends with the command's status, after a line on standard error that

@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { root, runMain, SetupError, testbedReason } from './lib/host.mjs';
-import { exclusively, step } from './lib/steps.mjs';
+import { exclusively, seconds, step } from './lib/steps.mjs';
 
 /** The files that list the Debian packages of each part, one a line. */
 const PACKAGES = {
@@ -37,7 +37,7 @@ export async function setUp(parts) {
       await step('testbed', 'testbed', [[join(root, 'testbed/testbed'), '--prepare']]);
     }
   });
-  console.log(`set-up: complete in ${((Date.now() - start) / 1000).toFixed(1)} s`);
+  console.log(`set-up: complete in ${seconds(Date.now() - start)}`);
 }
 
 async function debianPackages(parts) {

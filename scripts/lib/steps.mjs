@@ -10,7 +10,8 @@ const logs = join(root, 'out/logs');
 const QUIET_MS = 1000;
 const HEARTBEAT_MS = 20_000;
 
-const seconds = (ms) => {
+/** A duration in words. */
+export const seconds = (ms) => {
   const s = Math.round(ms / 1000);
   return s < 60 ? `${(ms / 1000).toFixed(1)} s` : `${Math.floor(s / 60)} min ${s % 60} s`;
 };

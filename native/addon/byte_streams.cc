@@ -69,17 +69,54 @@ void deliver(Napi::Env env, Napi::Function function, Chunk* raw) {
   }
 }
 
+/// A function of JavaScript for other threads, whose owner may outlive the JavaScript environment: a device
+/// is freed with the last external value that holds it, which can be after Node has taken its thread-safe
+/// functions down.
+class ScriptFunction {
+ public:
+  ScriptFunction(Napi::Env env, const Napi::Function& function, const char* name)
+      : function_(Napi::ThreadSafeFunction::New(
+            env, function, name, 0, 1,
+            [](Napi::Env, std::shared_ptr<State>* held) {
+              {
+                std::lock_guard lock((*held)->mutex);
+                (*held)->alive = false;
+              }
+              delete held;
+            },
+            new std::shared_ptr<State>(state_))) {
+    function_.Unref(env);
+  }
+  ~ScriptFunction() {
+    std::lock_guard lock(state_->mutex);
+    if (state_->alive) {
+      function_.Release();
+    }
+  }
+  ScriptFunction(const ScriptFunction&) = delete;
+  ScriptFunction& operator=(const ScriptFunction&) = delete;
+
+  /// False where JavaScript is ending.
+  template <typename... Arguments>
+  bool call(Arguments... arguments) {
+    std::lock_guard lock(state_->mutex);
+    return state_->alive && function_.NonBlockingCall(arguments...) == napi_ok;
+  }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    bool alive = true;
+  };
+  const std::shared_ptr<State> state_ = std::make_shared<State>();
+  Napi::ThreadSafeFunction function_;
+};
+
 class ScriptSink final : public ByteSink {
  public:
   ScriptSink(Napi::Env env, Napi::Function function, std::shared_ptr<Window> window)
-      : window_(std::move(window)),
-        function_(Napi::ThreadSafeFunction::New(env, function, "tsvmm output", 0, 1)) {
-    function_.Unref(env);
-  }
-  ~ScriptSink() override {
-    cancel();
-    function_.Release();
-  }
+      : window_(std::move(window)), function_(env, function, "tsvmm output") {}
+  ~ScriptSink() override { cancel(); }
 
   ssize_t writev(const iovec* parts, int count) override {
     auto chunk = std::make_unique<Chunk>();
@@ -101,8 +138,8 @@ class ScriptSink final : public ByteSink {
     }
     chunk->window = window_;
     const auto size = static_cast<ssize_t>(chunk->bytes.size());
-    if (function_.NonBlockingCall(chunk.get(), deliver) != napi_ok) {
-      return -EPIPE;  // JavaScript is ending
+    if (!function_.call(chunk.get(), deliver)) {
+      return -EPIPE;
     }
     chunk.release();
     return size;
@@ -123,19 +160,13 @@ class ScriptSink final : public ByteSink {
 
  private:
   const std::shared_ptr<Window> window_;
-  Napi::ThreadSafeFunction function_;
+  ScriptFunction function_;
 };
 
 /// Calls a JavaScript function without arguments, from any thread; let go of with the last copy.
 std::function<void()> notifier(Napi::Env env, const Napi::Function& function) {
-  auto* made =
-      new Napi::ThreadSafeFunction(Napi::ThreadSafeFunction::New(env, function, "tsvmm input", 0, 1));
-  made->Unref(env);
-  const std::shared_ptr<Napi::ThreadSafeFunction> shared(made, [](Napi::ThreadSafeFunction* last) {
-    last->Release();
-    delete last;
-  });
-  return [shared] { shared->NonBlockingCall(); };
+  const auto shared = std::make_shared<ScriptFunction>(env, function, "tsvmm input");
+  return [shared] { shared->call(); };
 }
 
 template <typename Make>

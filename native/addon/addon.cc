@@ -27,5 +27,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 }  // namespace
 }  // namespace tsvmm::addon
 
-static Napi::Object tsvmmInit(Napi::Env env, Napi::Object exports) { return tsvmm::addon::init(env, exports); }
+static Napi::Object tsvmmInit(Napi::Env env, Napi::Object exports) {
+  return tsvmm::addon::init(env, exports);
+}
 NODE_API_MODULE(tsvmm, tsvmmInit)

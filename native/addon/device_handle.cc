@@ -7,8 +7,8 @@ using Holder = std::shared_ptr<virtio::Device>;
 }  // namespace
 
 Napi::Value wrapDevice(Napi::Env env, std::shared_ptr<virtio::Device> device) {
-  auto external =
-      Napi::External<Holder>::New(env, new Holder(std::move(device)), [](Napi::Env, Holder* held) { delete held; });
+  auto external = Napi::External<Holder>::New(env, new Holder(std::move(device)),
+                                              [](Napi::Env, Holder* held) { delete held; });
   external.TypeTag(&kDeviceTag);
   return external;
 }

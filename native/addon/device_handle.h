@@ -8,8 +8,9 @@
 
 namespace tsvmm::addon {
 
-/// Every native virtio device reaches JavaScript as an object with a `device` property that holds this external value
-/// (and with the methods that its own glue adds). The machine takes the device out of it when it is put on the bus.
+/// Every native virtio device reaches JavaScript as an object with a `device` property that holds this
+/// external value (and with the methods that its own glue adds). The machine takes the device out of it when
+/// it is put on the bus.
 Napi::Value wrapDevice(Napi::Env env, std::shared_ptr<virtio::Device> device);
 /// Throws a Napi::TypeError if `value` is not what wrapDevice() made.
 std::shared_ptr<virtio::Device> unwrapDevice(const Napi::Value& value);

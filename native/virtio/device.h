@@ -38,7 +38,8 @@ class Host {
   virtual uint64_t features() = 0;
   /// Interrupts the driver if it wants to hear of what was pushed to the queue.
   virtual void signalQueue(uint16_t index) = 0;
-  /// Interrupts the driver for used buffers whatever the native queue knows: for a device that serves the rings itself.
+  /// Interrupts the driver for used buffers whatever the native queue knows: for a device that serves the
+  /// rings itself.
   virtual void interruptDriver() {}
   /// Replaces bytes of the configuration space and tells the driver (configuration change notification).
   virtual void updateConfig(uint32_t offset, std::span<const uint8_t> bytes) = 0;
@@ -62,7 +63,8 @@ class Device {
   /// The driver has reset the device: forget the host, the queues and every chain. When it returns, nothing
   /// of the device touches guest memory any more.
   virtual void reset() = 0;
-  /// The machine is being taken down by the JavaScript thread: end every wait for it. reset() follows. On that thread.
+  /// The machine is being taken down by the JavaScript thread: end every wait for it. reset() follows. On
+  /// that thread.
   virtual void abandon() {}
   /// The driver wrote to the configuration space.
   virtual void configWritten(uint32_t /*offset*/, std::span<const uint8_t> /*bytes*/) {}

@@ -58,7 +58,7 @@ t.test('the guest uses a virtio device that is written in TypeScript', async (t)
   const { output, exit } = await boot(
     t,
     `
-    head -c 40 /dev/hwrng | od -An -tu1
+    head -c 40 /dev/hwrng | od -v -An -tu1
     poweroff -f
     `,
     { virtio: [fortyTwo()] },

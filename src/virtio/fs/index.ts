@@ -41,7 +41,7 @@ export interface FsOptions {
    * program that waits for such a lock cannot be interrupted, because Linux's virtio-fs sends no interrupts.
    */
   readonly locks?: 'guest' | 'host' | undefined;
-  /** Access control lists are enforced in the guest and stored on the host. Else they are refused. False by default. */
+  /** Access control lists are enforced in the guest and stored on the host; else refused. False by default. */
   readonly posixAcl?: boolean | undefined;
 }
 
@@ -117,7 +117,7 @@ function checkFolder(where: string, directory: string): void {
   if (!isFolder) throw new Error(`${where}: directory: ${directory} is not a folder`);
 }
 
-/** The configuration space (virtio 1.2, 5.11.4): the tag, filled up with NULs, and the number of request queues. */
+/** The configuration space (virtio 1.2, 5.11.4): the tag, padded with NULs, and the number of request queues. */
 function configSpace(tag: string): Uint8Array {
   const config = new Uint8Array(TAG_BYTES + 4);
   config.set(Buffer.from(tag));

@@ -304,6 +304,9 @@ Napi::Value NativeMachine::pause(const Napi::CallbackInfo& info) {
   // A vCPU may be waiting for JavaScript or for the I/O thread, so neither can be the one that waits for it.
   auto done = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[0].As<Napi::Function>()));
   joinPausing();
+  if (serial_) {
+    serial_->setWaiting(false);  // a vCPU may be waiting there for whoever reads the console
+  }
   pausing_ = std::thread([this, done] {
     for (auto& vcpu : vcpus_) {
       vcpu->pause();
@@ -320,6 +323,9 @@ void NativeMachine::joinPausing() {
 }
 
 Napi::Value NativeMachine::resume(const Napi::CallbackInfo& info) {
+  if (serial_) {
+    serial_->setWaiting(true);
+  }
   for (auto& vcpu : vcpus_) {
     vcpu->resume();
   }

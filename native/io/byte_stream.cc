@@ -6,6 +6,9 @@
 #include <utility>
 
 namespace tsvmm {
+namespace {
+constexpr auto kBackgroundPause = std::chrono::milliseconds(200);
+}
 
 void FdWait::fire(const std::weak_ptr<State>& state) {
   if (const auto locked = state.lock()) {
@@ -36,6 +39,14 @@ void FdWait::await(EventLoop& loop, const InheritedFd& fd, uint32_t events, std:
   loop.post([weak] { fire(weak); });
 }
 
+void FdWait::awaitLater(EventLoop& loop, std::function<void()> ready) {
+  if (!state_) {
+    state_ = std::make_shared<State>();
+  }
+  state_->ready = std::move(ready);
+  loop.after(kBackgroundPause, [weak = std::weak_ptr(state_)] { fire(weak); });
+}
+
 void FdWait::cancel() {
   if (watched_ >= 0) {
     loop_->remove(watched_);
@@ -43,6 +54,21 @@ void FdWait::cancel() {
     loop_ = nullptr;
   }
   state_.reset();
+}
+
+ssize_t FdSource::readv(const iovec* parts, int count) {
+  const ssize_t result = fd_.readv(parts, count);
+  // What is typed now is for the job in the foreground; the terminal may come back.
+  inBackground_ = result == -EIO && fd_.inBackground();
+  return inBackground_ ? -EAGAIN : result;
+}
+
+void FdSource::awaitReadable(EventLoop& loop, std::function<void()> ready) {
+  if (inBackground_) {
+    wait_.awaitLater(loop, std::move(ready));
+  } else {
+    wait_.await(loop, fd_, EPOLLIN, std::move(ready));
+  }
 }
 
 PushSource::PushSource(size_t limit, std::function<void()> onRoom)

@@ -42,6 +42,8 @@ class ByteSource {
 class FdWait {
  public:
   void await(EventLoop& loop, const InheritedFd& fd, uint32_t events, std::function<void()> ready);
+  /// Without asking the descriptor: after a while.
+  void awaitLater(EventLoop& loop, std::function<void()> ready);
   void cancel();
 
  private:
@@ -74,15 +76,14 @@ class FdSource final : public ByteSource {
  public:
   /// Throws std::system_error if `fd` is not open for reading. The source has a descriptor of its own.
   explicit FdSource(int fd) : fd_(fd, InheritedFd::Direction::kRead) {}
-  ssize_t readv(const iovec* parts, int count) override { return fd_.readv(parts, count); }
-  void awaitReadable(EventLoop& loop, std::function<void()> ready) override {
-    wait_.await(loop, fd_, EPOLLIN, std::move(ready));
-  }
+  ssize_t readv(const iovec* parts, int count) override;
+  void awaitReadable(EventLoop& loop, std::function<void()> ready) override;
   void cancel() override { wait_.cancel(); }
 
  private:
   InheritedFd fd_;
   FdWait wait_;
+  bool inBackground_ = false;
 };
 
 /// A source that other threads fill, bounded: what does not fit is not taken.

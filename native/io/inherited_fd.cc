@@ -101,6 +101,14 @@ InheritedFd::InheritedFd(int fd, Direction direction) {
   }
 }
 
+bool InheritedFd::inBackground() const {
+  if (!terminal_) {
+    return false;
+  }
+  const pid_t foreground = tcgetpgrp(fd_.get());
+  return foreground > 0 && foreground != getpgrp();
+}
+
 ssize_t InheritedFd::readv(const iovec* parts, int count) const {
   switch (manner_) {
     case Manner::kSocket: {

@@ -30,6 +30,9 @@ class InheritedFd {
   /// A regular file, /dev/null and the like: epoll refuses it with EPERM, and it is ready at any time.
   bool alwaysReady() const { return alwaysReady_; }
   bool isTerminal() const { return terminal_; }
+  /// The controlling terminal while another job has the foreground: reading it is answered with EIO, until
+  /// `fg`.
+  bool inBackground() const;
 
   /// Bytes moved; 0 at the end of input (or for nothing asked); or a negative errno, -EAGAIN where it would
   /// have to wait.

@@ -24,7 +24,7 @@ export interface Chart {
 
 const WIDTH = 860;
 const LABELS = 220;
-const NOTES = 200;
+const NOTES = 140;
 const TOP = 78;
 const ROW = 30;
 const BAR = 16;

@@ -7,6 +7,7 @@ import { GuestMemory } from '../src/memory/guest-memory.js';
 import { FEATURE_INDIRECT, FEATURE_VERSION_1, SplitQueue } from '../src/virtio/queue.js';
 import { MicroGuest } from '../test/support/micro-guest.js';
 import type { MicroResult } from './results.js';
+import { summarize } from './statistics.js';
 
 const RAM = 16 << 20;
 const QUEUE_SIZE = 256;
@@ -108,7 +109,8 @@ function measure([name, work]: Work): MicroResult {
   const benchmark = new Benchmark(name, work).run();
   if (benchmark.error !== undefined) throw benchmark.error;
   const { mean, moe, sample } = benchmark.stats;
-  return { name, mean: mean * 1e9, margin: moe * 1e9, samples: sample.length };
+  const { median } = summarize(sample);
+  return { name, median: median * 1e9, mean: mean * 1e9, margin: moe * 1e9, samples: sample.length };
 }
 
 const results = [...queues(), ...addressChecks(), ...exits()].map(measure);

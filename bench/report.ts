@@ -47,21 +47,24 @@ export function startTables(results: StartResults): string {
     tables.push('', "Memory beyond the guest's, KiB", table(['', 'resident', 'Pss'], rows));
   }
   for (const { name: command, phases } of results.phases) {
-    const rows = phases.map(({ name, since }) => [name, write(since)]);
+    const rows = phases.map(({ name, since }) => [name, (since / divisor).toFixed(digits + 1)]);
     tables.push('', `Phases of ${command}, the quickest of ${samples}`, table(['', name], rows));
   }
   return tables.join('\n');
 }
 
 export function microTable(results: readonly MicroResult[]): string {
-  const rows = results.map(({ name, mean, margin, samples }) => [
+  const rows = results.map(({ name, median, mean, margin, samples }) => [
     name,
+    median.toFixed(0),
     mean.toFixed(0),
     `${((100 * margin) / mean).toFixed(1)} %`,
-    Math.round(1e9 / mean).toLocaleString('en'),
+    Math.round(1e9 / median).toLocaleString('en'),
     String(samples),
   ]);
-  return ['Micro-benchmarks', table(['', 'ns', '+-', 'a second', 'samples'], rows)].join('\n');
+  return ['Micro-benchmarks', table(['', 'ns, median', 'mean', '+-', 'a second', 'samples'], rows)].join(
+    '\n',
+  );
 }
 
 export function startChart(results: StartResults, title = 'Starting a machine'): string {
@@ -69,7 +72,7 @@ export function startChart(results: StartResults, title = 'Starting a machine'):
   const bars = results.series.map(({ name, firstLine, end }) => {
     const whole = summarize(end);
     const total = whole.median / divisor;
-    const line = firstLine === undefined ? total : Math.min(summarize(firstLine).median / divisor, total);
+    const line = firstLine === undefined ? 0 : Math.min(summarize(firstLine).median / divisor, total);
     return {
       label: name,
       parts: [line, total - line],
@@ -97,7 +100,7 @@ export function phasesChart({ name, phases }: Phases, unit: Unit): string {
     const offset = at;
     const length = Math.max(0, since / written.divisor);
     at += length;
-    return { label: name, offset, parts: [length], note: length.toFixed(written.digits) };
+    return { label: name, offset, parts: [length], note: length.toFixed(written.digits + 1) };
   });
   return barChart({
     title: `${name}, by phase`,
@@ -111,14 +114,15 @@ export function phasesChart({ name, phases }: Phases, unit: Unit): string {
 export function microChart(results: readonly MicroResult[]): string {
   return barChart({
     title: 'Micro-benchmarks',
-    subtitle: 'mean time an operation, with its 95 % confidence interval',
+    subtitle:
+      'time an operation: the median of the samples; whiskers: the 95 % confidence interval of the mean',
     unit: 'ns',
     legend: [],
-    bars: results.map(({ name, mean, margin }) => ({
+    bars: results.map(({ name, median, mean, margin }) => ({
       label: name,
-      parts: [mean],
+      parts: [median],
       range: [Math.max(0, mean - margin), mean + margin] as const,
-      note: mean.toFixed(0),
+      note: median.toFixed(0),
     })),
   });
 }

@@ -35,6 +35,7 @@ export interface StartResults {
 /** A micro-benchmark. Times are nanoseconds an operation. */
 export interface MicroResult {
   readonly name: string;
+  readonly median: number;
   readonly mean: number;
   /** Half the width of the 95 % confidence interval of the mean. */
   readonly margin: number;

@@ -47,11 +47,12 @@ class GatedSink final : public ByteSink {
 };
 
 struct Rig {
-  explicit Rig(std::unique_ptr<ByteSource> source = nullptr, std::unique_ptr<ByteSink> sink = nullptr)
+  explicit Rig(std::unique_ptr<ByteSource> source = nullptr, std::unique_ptr<ByteSink> sink = nullptr,
+               std::chrono::milliseconds quiet = {})
       : receive(ram, 16),
         transmit(ram, 16),
         host(ram, {&receive, &transmit}),
-        console(std::move(source), std::move(sink)) {
+        console(std::move(source), std::move(sink), quiet) {
     host.config = std::vector<uint8_t>(12);
     host.activate(console);
   }
@@ -161,6 +162,40 @@ TEST_CASE("console: input reaches the guest as it has room, and no sooner") {
   rig.host.run([] {});
   CHECK(!rig.used(rig.receive));
   CHECK(source.push("x", 1) == 0);
+}
+
+TEST_CASE("console: input waits until the driver has been quiet for a moment, and after a reset again") {
+  auto owned = std::make_unique<PushSource>();
+  PushSource& source = *owned;
+  Rig rig(std::move(owned), nullptr, std::chrono::milliseconds(1));
+  CHECK(source.push("first", 5) == 5);
+  rig.send("the kernel's log");
+  uint64_t at = rig.ram.alloc(64);
+  rig.receive.add({{at, 64, true}});
+  bool early = false;
+  rig.host.run([&] {
+    rig.console.notify(Console::kReceiveQueue);
+    early = rig.receive.hasUsed();
+  });
+  CHECK(!early);
+  rig.send("more of it");
+  CHECK(rig.wait(rig.receive).length == 5);
+  CHECK(rig.ram.read(at, 5) == "first");
+  at = rig.offer(64);
+  CHECK(source.push("then", 4) == 4);
+  CHECK(rig.wait(rig.receive).length == 4);
+  // The wait of a device that is reset meanwhile comes to nothing.
+  rig.host.reset(rig.console);
+  DriverRing receive(rig.ram, 16), transmit(rig.ram, 16);
+  rig.host.replaceRings({&receive, &transmit});
+  rig.host.activate(rig.console);
+  rig.host.notify(rig.console, Console::kReceiveQueue);
+  rig.host.reset(rig.console);
+  rig.host.activate(rig.console);
+  CHECK(source.push("again", 5) == 5);
+  receive.add({{at, 64, true}});
+  rig.host.notify(rig.console, Console::kReceiveQueue);
+  CHECK(rig.wait(receive).length == 5);
 }
 
 TEST_CASE("console: a pipe for each direction, many bytes") {

@@ -12,14 +12,17 @@ constexpr uint64_t kVisitBytes = 1 << 20;
 
 }  // namespace
 
-Console::Console(std::unique_ptr<ByteSource> source, std::unique_ptr<ByteSink> sink)
-    : source_(std::move(source)), sink_(std::move(sink)) {}
+Console::Console(std::unique_ptr<ByteSource> source, std::unique_ptr<ByteSink> sink,
+                 std::chrono::milliseconds quiet)
+    : source_(std::move(source)), sink_(std::move(sink)), quiet_(quiet) {}
 
 Console::~Console() { reset(); }
 
 void Console::activate(Host& host) {
   host_ = &host;
   active_ = std::make_shared<Console*>(this);
+  inputOpen_ = quiet_.count() == 0;
+  quietWaits_ = 0;
   {
     std::lock_guard lock(sizeMutex_);
     sizeLoop_ = &host.loop();
@@ -73,8 +76,34 @@ void Console::checkBroken(uint16_t index) {
   }
 }
 
+void Console::awaitQuiet() {
+  quietWaits_++;
+  spoke_ = false;
+  host_->loop().after(quiet_, [weak = std::weak_ptr(active_)] {
+    const auto active = weak.lock();
+    if (!active) {
+      return;
+    }
+    Console& self = **active;
+    if (self.spoke_ && self.quietWaits_ < kMaxQuietWaits) {
+      self.awaitQuiet();
+      return;
+    }
+    self.inputOpen_ = true;
+    if (self.host_->queue(kReceiveQueue).enabled()) {
+      self.receive();
+    }
+  });
+}
+
 void Console::receive() {
   if (!source_ || sourceEnded_ || awaitingSource_) {
+    return;
+  }
+  if (!inputOpen_) {
+    if (quietWaits_ == 0) {
+      awaitQuiet();
+    }
     return;
   }
   Queue& queue = host_->queue(kReceiveQueue);
@@ -151,6 +180,7 @@ bool Console::writePending() {
 }
 
 void Console::transmit() {
+  spoke_ = true;
   if (pending_) {
     return;  // the sink's readiness goes on
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,8 +22,17 @@ class Console final : public Device {
   static constexpr uint16_t kTransmitQueue = 1;
   static constexpr uint64_t kFeatureSize = uint64_t{1} << 0;  // VIRTIO_CONSOLE_F_SIZE
 
-  /// Either may be null: no input ever, or output thrown away.
-  Console(std::unique_ptr<ByteSource> source, std::unique_ptr<ByteSink> sink);
+  /// Linux's driver makes its buffers available before it is ready to keep what comes in them, and throws the
+  /// first input away if it comes too soon (one port has no message that says "open"). Input begins this long
+  /// after the first buffer, or after the last output meanwhile (the driver prints the kernel's log first),
+  /// kMaxQuietWaits times at most.
+  static constexpr std::chrono::milliseconds kQuiet{300};
+  static constexpr int kMaxQuietWaits = 20;
+
+  /// Either stream may be null: no input ever, or output thrown away. `quiet` is 0 for a driver that needs
+  /// none of kQuiet.
+  Console(std::unique_ptr<ByteSource> source, std::unique_ptr<ByteSink> sink,
+          std::chrono::milliseconds quiet = kQuiet);
   ~Console() override;
 
   void activate(Host& host) override;
@@ -34,6 +44,7 @@ class Console final : public Device {
 
  private:
   void receive();
+  void awaitQuiet();
   void transmit();
   /// Writes what is left of the pending chain. False: the sink has to be waited for.
   bool writePending();
@@ -44,12 +55,16 @@ class Console final : public Device {
 
   const std::unique_ptr<ByteSource> source_;
   const std::unique_ptr<ByteSink> sink_;
+  const std::chrono::milliseconds quiet_;
   Host* host_ = nullptr;
   std::shared_ptr<Console*> active_;  ///< posted functions hold it weakly: gone with a reset
 
   bool sourceEnded_ = false;
   bool sinkBroken_ = false;
   bool awaitingSource_ = false;
+  bool inputOpen_ = false;
+  int quietWaits_ = 0;
+  bool spoke_ = false;  ///< output has come since the last wait began
 
   /// The chain that the sink has not taken wholly.
   bool pending_ = false;

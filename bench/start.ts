@@ -13,6 +13,8 @@ import { findInputs, HELLO, type Inputs, MEMORY_MIB } from './inputs.js';
 import type { Footprint, Phases, Series, StartResults, Unit } from './results.js';
 
 const GUEST_BYTES = MEMORY_MIB << 20;
+/** The first runs wait for files, unpack the kernel and compile. */
+const WARM_UP = 3;
 
 class Measurement {
   readonly series: Series[] = [];
@@ -47,7 +49,7 @@ class Measurement {
     await this.phasesOf('tsvmm run', tsvmmRun(inputs.bundle, ['--timeline', this.timelineFile]));
   }
 
-  /** Runs once to warm up, then `samples` times. */
+  /** Runs to warm up, then `samples` times. */
   private async time(name: string, command: readonly string[], mark?: string): Promise<void> {
     progress(name);
     const timings = await this.repeat(() => timeCommand(command, mark));
@@ -60,7 +62,7 @@ class Measurement {
   }
 
   private async repeat<T>(work: () => Promise<T>): Promise<T[]> {
-    await work();
+    for (let count = 0; count < WARM_UP; count++) await work();
     const results: T[] = [];
     while (results.length < this.samples) results.push(await work());
     return results;
@@ -100,7 +102,7 @@ class Measurement {
       const phases = timeline.phases.slice(1).map(({ name, since }) => ({ name, since: since * 1e6 }));
       best = {
         end: timing.end,
-        phases: [{ name: 'fork and exec', since: before }, ...phases, { name: 'exit', since: after }],
+        phases: [{ name: 'fork and exec', since: before }, ...phases, { name: 'process end', since: after }],
       };
       return timing;
     });

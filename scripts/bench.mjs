@@ -4,7 +4,7 @@
 //
 // boot: how long tsvmm and other monitors on the PATH take to boot one kernel and end, and their memory.
 // run: `tsvmm run` of a small bundle. micro: queue, exit, address check. Default: all.
-// -n N: samples of each start, after one to warm up. Where there is no hardware KVM the testbed is used, once for the
+// -n N: samples of each start, after some to warm up. Where there is no hardware KVM the testbed is used, once for the
 // times (default 5 samples) and once counting instructions (default 3); --instructions leaves the times out.
 // --no-setup takes what is built as it is. Others have to be quiet meanwhile: figures of a busy machine mean little.
 import { spawn } from 'node:child_process';

@@ -33,6 +33,7 @@ const EM_X86_64 = 62;
 const ET_EXEC = 2;
 const ET_DYN = 3;
 const PT_LOAD = 1;
+const PT_INTERP = 3;
 const PT_NOTE = 4;
 const PN_XNUM = 0xffff;
 const EHDR_SIZE = 64;
@@ -90,6 +91,12 @@ export function parseElf(file: FileReader, name: string): ElfImage {
     throw new BootError('not-a-kernel', `${name}: e_type: ${type} is not an executable`);
   }
   const headers = programHeaders(file, view, name);
+  if (headers.some(({ type }) => type === PT_INTERP)) {
+    throw new BootError(
+      'not-a-kernel',
+      `${name}: a program that wants an interpreter (PT_INTERP), not a kernel`,
+    );
+  }
   const segments = loadSegments(headers, file.size, name);
   const entry = entryPoint(view.getBigUint64(24, true), headers, segments, name);
   return { segments, entry, ...notes(file, headers, segments, name) };

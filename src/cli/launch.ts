@@ -52,7 +52,11 @@ function keepCode(): void {
     writeFileSync(temporary, script.createCachedData());
     renameSync(temporary, path);
   } catch {
-    rmSync(temporary, { force: true });
+    try {
+      rmSync(temporary, { force: true });
+    } catch {
+      // Where it cannot be removed it was never written.
+    }
   }
 }
 

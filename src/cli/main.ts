@@ -90,8 +90,8 @@ declare const keepCode: (() => void) | undefined;
 
 /** Ends the process at once, without Node's teardown, which takes longer than a machine's end. */
 async function exit(status: number): Promise<void> {
-  if (typeof keepCode === 'function') keepCode();
   try {
+    if (typeof keepCode === 'function') keepCode();
     const { addon } = await import('../addon/index.js');
     addon().exitNow(status);
   } catch {

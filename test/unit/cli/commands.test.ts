@@ -56,12 +56,21 @@ t.test('kernels and machines that cannot be', async (t) => {
   await failure(t, ['boot', join(folder, 'none')], /none: .*(no such file|does not exist)/i);
   await failure(t, ['boot', folder], /tsvmm-commands-/);
   await failure(t, ['boot', text], /text: /);
+  await failure(t, ['boot', '/bin/ls'], /\/bin\/ls: a program that wants an interpreter/);
   await failure(t, ['boot', '/dev/null'], /\/dev\/null/);
   await failure(
     t,
     ['boot', '--memory', '1M', text],
     /memory: expected a multiple of 4096 bytes between 16 MiB/,
   );
+});
+
+t.test('a cache that cannot be written costs nothing but time', async (t) => {
+  const { status, stderr } = await tsvmm(['boot', '/dev/null'], '', {
+    env: { ...process.env, XDG_CACHE_HOME: '/dev/full' },
+  });
+  t.equal(status, 125);
+  t.match(stderr, /^tsvmm: .*\/dev\/null.*\n$/, 'one line, about the kernel');
 });
 
 t.test('bundles that are none', async (t) => {

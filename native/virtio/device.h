@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "io/event_loop.h"
+#include "io/value.h"
 #include "memory/guest_memory.h"
 #include "virtio/queue.h"
 
@@ -63,6 +64,22 @@ class Device {
   /// The driver has reset the device: forget the host, the queues and every chain. When it returns, nothing
   /// of the device touches guest memory any more.
   virtual void reset() = 0;
+  /// Suspends processing: from now on the device takes no chain, writes no guest memory and interrupts nobody
+  /// by itself, and calls `paused` once that is so: when the requests that it had taken have been answered. A
+  /// chain that it holds for later (a buffer to receive into, a request that waits for a lock) it may keep.
+  /// The transport hands on no notifications meanwhile. reset() may come before `paused`, which is then not
+  /// called.
+  virtual void pause(std::function<void()> paused) { paused(); }
+  /// Ends pause(), also before it was done. The transport then notifies every enabled queue.
+  virtual void resume() {}
+  /// What a device like this one needs beyond its registers, configuration space and queues to go on where
+  /// this one stands: a record with a `version`, or null where there is nothing. While paused and active.
+  /// Chains that it keeps are named by their heads.
+  virtual Value save() { return {}; }
+  /// Instead of activate(): goes on, paused, from what save() has returned. The queues are as they were;
+  /// chains that were kept are taken again by Queue::reopen(). Throws a ValueError where `state` is wrong:
+  /// the device is then as after reset().
+  virtual void restore(Host& host, const Value& /*state*/) { activate(host); }
   /// The machine is being taken down by the JavaScript thread: end every wait for it. reset() follows. On
   /// that thread.
   virtual void abandon() {}

@@ -247,6 +247,18 @@ Queue::Pop Queue::pop(Chain& chain) {
   return Pop::kChain;
 }
 
+bool Queue::reopen(uint16_t head, Chain& chain) {
+  if (broken_ != nullptr || memory_ == nullptr || head >= size_ || inFlight_ >= size_) {
+    return false;
+  }
+  chain.clear(head);
+  if (!walk(chain, descriptors_, size_, head, false)) {
+    return false;
+  }
+  inFlight_++;
+  return true;
+}
+
 void Queue::undoPop() {
   nextAvailable_--;
   inFlight_--;

@@ -95,12 +95,17 @@ class Queue {
   /// Which rule was broken; for the log.
   const char* brokenReason() const { return broken_; }
   uint16_t size() const { return size_; }
+  /// Chains that were popped and have not been pushed.
+  uint32_t inFlight() const { return inFlight_; }
   const QueueConfig& config() const { return config_; }
   QueueState state() const { return {nextAvailable_, nextUsed_}; }
   void setState(QueueState state);
 
   /// Takes the next available chain.
   Pop pop(Chain& chain);
+  /// Takes a chain again that had been popped and not pushed when the queue was saved, by its head. False:
+  /// the head is out of range, or the chain breaks a rule (the queue is broken then).
+  bool reopen(uint16_t head, Chain& chain);
   /// Puts back the chain just popped: the device cannot serve it now. Only directly after its pop().
   void undoPop();
   /// Returns a chain to the driver with `written` bytes in its writable part. Each popped chain exactly once.

@@ -7,51 +7,12 @@
 #include <cstring>
 #include <system_error>
 
+#include "virtio/mmio_registers.h"
+
 namespace tsvmm::virtio {
 namespace {
 
-// Virtio 1.2, 4.2.2: the registers.
-constexpr uint64_t kMagicValue = 0x000;
-constexpr uint64_t kVersion = 0x004;
-constexpr uint64_t kDeviceId = 0x008;
-constexpr uint64_t kVendorId = 0x00c;
-constexpr uint64_t kDeviceFeatures = 0x010;
-constexpr uint64_t kDeviceFeaturesSel = 0x014;
-constexpr uint64_t kDriverFeatures = 0x020;
-constexpr uint64_t kDriverFeaturesSel = 0x024;
-constexpr uint64_t kQueueSel = 0x030;
-constexpr uint64_t kQueueNumMax = 0x034;
-constexpr uint64_t kQueueNum = 0x038;
-constexpr uint64_t kQueueReady = 0x044;
-constexpr uint64_t kQueueNotify = 0x050;
-constexpr uint64_t kInterruptStatus = 0x060;
-constexpr uint64_t kInterruptAck = 0x064;
-constexpr uint64_t kStatus = 0x070;
-constexpr uint64_t kQueueDescLow = 0x080;
-constexpr uint64_t kQueueDescHigh = 0x084;
-constexpr uint64_t kQueueDriverLow = 0x090;
-constexpr uint64_t kQueueDriverHigh = 0x094;
-constexpr uint64_t kQueueDeviceLow = 0x0a0;
-constexpr uint64_t kQueueDeviceHigh = 0x0a4;
-constexpr uint64_t kShmLenLow = 0x0b0;
-constexpr uint64_t kShmBaseHigh = 0x0bc;
-constexpr uint64_t kConfigGeneration = 0x0fc;
-constexpr uint64_t kConfig = 0x100;
-
-// 2.1: the device status field.
-constexpr uint32_t kAcknowledge = 1;
-constexpr uint32_t kDriver = 2;
-constexpr uint32_t kDriverOk = 4;
-constexpr uint32_t kFeaturesOk = 8;
-constexpr uint32_t kNeedsReset = 64;
-constexpr uint32_t kFailed = 128;
-
-// 4.2.2: InterruptStatus.
-constexpr uint32_t kUsedBuffer = 1;
-constexpr uint32_t kConfigChange = 2;
-
-constexpr uint32_t kMagic = 0x74726976;
-constexpr uint32_t kVendor = 0x4d4d5654;  // "TVMM"
+using namespace mmio;
 
 // Making the kernel take the notifications costs a grace period, which a device that is hardly used is not
 // worth.
@@ -118,7 +79,7 @@ uint32_t MmioTransport::readRegister(uint64_t offset) {
     case kVersion:
       return 2;
     case kDeviceId:
-      return description_.deviceId;
+      return removed_ ? 0 : description_.deviceId;
     case kVendorId:
       return kVendor;
     case kConfigGeneration:
@@ -325,8 +286,7 @@ void MmioTransport::serveQueues() {
   }
 }
 
-void MmioTransport::activate(std::vector<QueueConfig> configs) {
-  settleReset();
+const char* MmioTransport::configureQueues(const std::vector<QueueConfig>& configs, size_t& wrongQueue) {
   for (size_t i = 0; i < configs.size(); i++) {
     if (!configs[i].ready) {
       queues_[i].disable();
@@ -335,13 +295,23 @@ void MmioTransport::activate(std::vector<QueueConfig> configs) {
     const char* wrong =
         queues_[i].configure(memory_, configs[i], description_.queueSizes[i], driverFeatures_);
     if (wrong != nullptr) {
-      fail("queue " + std::to_string(i) + ": " + wrong);
-      return;
+      wrongQueue = i;
+      return wrong;
     }
+  }
+  return nullptr;
+}
+
+void MmioTransport::activate(std::vector<QueueConfig> configs) {
+  settleReset();
+  size_t queue = 0;
+  if (const char* wrong = configureQueues(configs, queue)) {
+    fail("queue " + std::to_string(queue) + ": " + wrong);
+    return;
   }
   active_ = true;
   device_->activate(*this);
-  loop_.add(notify_.get(), EPOLLIN, [this](uint32_t) { serveQueues(); });
+  begin();
   listener_(TransportEvent::kActivated, {});
 }
 
@@ -350,6 +320,7 @@ void MmioTransport::settleReset() {
     resetOwed_ = false;
     device_->reset();
   }
+  donePausing();
 }
 
 void MmioTransport::deactivate() {

@@ -49,6 +49,22 @@ class MmioTransport : public BusDevice, public Host {
   /// it has stopped.
   void shutDown();
 
+  // A device's life beside its driver; on the I/O thread or when it does not run (mmio_transport_state.cc).
+
+  /// Suspends the device: `paused` is called, on the loop, once it neither serves its queues nor interrupts.
+  /// Notifications are kept for resume(). A driver that resets or activates it meanwhile is served.
+  void pause(std::function<void()> paused);
+  /// Goes on, also where pause() is not done yet (its callback is not called then).
+  void resume();
+  /// Everything of registers, configuration space, queues and device, as a record. While paused.
+  Value save();
+  /// Stands as the transport that save() was called on, paused, over the same guest memory. Throws a
+  /// ValueError that names the field; the device is then as after a reset.
+  void restore(const Value& state);
+  /// The device is gone for the driver, which is told as it can be (DEVICE_NEEDS_RESET): its registers read
+  /// as those of no device (device ID 0, virtio 1.2, 4.2.2), and nothing revives it.
+  void remove();
+
   const Description& description() const { return description_; }
   Device& device() { return *device_; }
 
@@ -78,6 +94,11 @@ class MmioTransport : public BusDevice, public Host {
   void activate(std::vector<QueueConfig> configs);
   void deactivate();
   void settleReset();
+  const char* configureQueues(const std::vector<QueueConfig>& configs, size_t& wrongQueue);
+  void begin();
+  void donePausing();
+  void applyRegisters(const Value& state);
+  void applyQueues(const Value::List& queues);
 
   const Description description_;
   const std::shared_ptr<Device> device_;
@@ -100,11 +121,15 @@ class MmioTransport : public BusDevice, public Host {
   std::atomic<uint32_t> interruptStatus_{0};
   uint32_t notificationExits_ = 0;
   bool shutDown_ = false;
+  std::atomic<bool> removed_{false};
 
   // The I/O thread's:
   std::vector<Queue> queues_;
   bool active_ = false;
   bool resetOwed_ = false;  ///< fail() has cut the device off, which has yet to be told
+  bool paused_ = false;
+  std::function<void()> pauseDone_;    ///< until the device is at rest
+  std::shared_ptr<int> pauseAttempt_;  ///< held weakly by what the device was given to call
 };
 
 }  // namespace tsvmm::virtio

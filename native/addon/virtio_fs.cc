@@ -19,15 +19,25 @@ virtio::fs::Cache cacheOf(const std::string& name) {
 
 }  // namespace
 
-/// Options: {directory, readOnly, cache: 'none' | 'auto' | 'always', writeback, hostLocks, posixAcl}. Returns
-/// {device}. Throws an Error that names the folder.
+/// Options: {directory, readOnly, or exports: {name, path, readOnly}[], cache: 'none' | 'auto' | 'always',
+/// writeback, hostLocks, posixAcl}. Returns {device}. Throws an Error that names the folder.
 Napi::Value createVirtioFs(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto options = info[0].As<Napi::Object>();
   const auto flag = [&](const char* name) { return options.Get(name).ToBoolean().Value(); };
   virtio::fs::FuseOptions fuse;
-  fuse.directory = options.Get("directory").ToString().Utf8Value();
-  fuse.readOnly = flag("readOnly");
+  if (options.Get("exports").IsArray()) {
+    const auto exports = options.Get("exports").As<Napi::Array>();
+    for (uint32_t i = 0; i < exports.Length(); i++) {
+      const auto item = exports.Get(i).As<Napi::Object>();
+      fuse.exports.push_back({item.Get("name").ToString().Utf8Value(),
+                              item.Get("path").ToString().Utf8Value(),
+                              item.Get("readOnly").ToBoolean().Value()});
+    }
+  } else {
+    fuse.directory = options.Get("directory").ToString().Utf8Value();
+    fuse.readOnly = flag("readOnly");
+  }
   fuse.cache = cacheOf(options.Get("cache").ToString().Utf8Value());
   fuse.writeback = flag("writeback");
   fuse.hostLocks = flag("hostLocks");

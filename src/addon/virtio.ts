@@ -43,12 +43,20 @@ export interface NativeConsole extends NativeDevice {
 }
 
 export interface NativeFsOptions {
-  readonly directory: string;
+  /** Either this or `exports`. */
+  readonly directory: string | undefined;
+  readonly exports: readonly NativeFsExport[] | undefined;
   readonly readOnly: boolean;
   readonly cache: 'none' | 'auto' | 'always';
   readonly writeback: boolean;
   readonly hostLocks: boolean;
   readonly posixAcl: boolean;
+}
+
+export interface NativeFsExport {
+  readonly name: string;
+  readonly path: string;
+  readonly readOnly: boolean;
 }
 
 export interface NativeVsockOptions {

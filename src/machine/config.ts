@@ -58,10 +58,13 @@ export interface DiskConfig {
   readonly id?: string;
 }
 
+/** Either a folder, or several folders and files under names in a root that cannot be changed. */
 export interface ShareConfig {
   /** What the guest mounts: 1 to 36 bytes. */
   readonly tag: string;
-  readonly directory: string;
+  readonly directory?: string;
+  /** `path`: a folder or any file of the host. */
+  readonly exports?: readonly { readonly name: string; readonly path: string; readonly readOnly?: boolean }[];
   readonly readOnly?: boolean;
   readonly cache?: 'none' | 'auto' | 'always';
 }

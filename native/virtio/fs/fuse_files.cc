@@ -75,7 +75,7 @@ int FuseServer::openNode(uint64_t nodeId, uint32_t guestFlags, bool killSetIds,
     return inode->isDirectory() ? EISDIR : inode->type == S_IFLNK ? ELOOP : ENXIO;
   }
   int flags = hostFlags(guestFlags);
-  if (options_.readOnly && ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0)) {
+  if (readOnly(inode->share()) && ((flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0)) {
     return EROFS;
   }
   if (FdBudget::exhausted()) {
@@ -287,8 +287,14 @@ int FuseServer::copyFileRange(Request& request) {
   // A short count is the guest's to continue, so that no request keeps a worker for long.
   constexpr uint64_t kMaxCopy = 64 << 20;
   fuse_copy_file_range_in in;
+  if (options_.readOnly) {
+    return EROFS;
+  }
   if (!request.take(in) || in.flags != 0) {
     return EINVAL;
+  }
+  if (readOnlyNode(in.nodeid_out)) {
+    return EROFS;
   }
   in.len = std::min(in.len, kMaxCopy);
   if (!validRange(in.off_in, in.len) || !validRange(in.off_out, in.len)) {

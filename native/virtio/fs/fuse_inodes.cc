@@ -80,7 +80,7 @@ int FuseServer::findEntry(const Inode& parent, int parentPath, const char* name,
     if (statx(parentPath, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kStatxMask, &attributes) != 0) {
       return errno;
     }
-    if (Inode* known = inodes_.findHeld(InodeKey::of(attributes))) {
+    if (Inode* known = inodes_.findHeld(InodeKey::of(attributes, parent.share()))) {
       known->lookups++;
       known->recent = true;
       fillEntry(*known, attributes, entry);
@@ -97,13 +97,13 @@ int FuseServer::enterEntry(const Inode& parent, Fd path, fuse_entry_out& entry) 
   if (statx(path.get(), "", AT_EMPTY_PATH, kStatxMask, &attributes) != 0) {
     return errno;
   }
-  Inode* inode = inodes_.findOpened(path, InodeKey::of(attributes));
+  Inode* inode = inodes_.findOpened(path, InodeKey::of(attributes, parent.share()));
   if (inode == nullptr) {
     if (FdBudget::exhausted()) {
       return ENFILE;
     }
     const bool submount = S_ISDIR(attributes.stx_mode) && attributes.stx_mnt_id != parent.key.mount;
-    inode = inodes_.add(std::move(path), attributes, submount);
+    inode = inodes_.add(std::move(path), attributes, parent.share(), submount);
   }
   inode->lookups++;
   fillEntry(*inode, attributes, entry);
@@ -304,7 +304,7 @@ int FuseServer::access(Request& request) {
   if (fstat(path, &attributes) != 0) {
     return errno;
   }
-  if (options_.readOnly && (in.mask & W_OK) != 0 &&
+  if (readOnly(inode->share()) && (in.mask & W_OK) != 0 &&
       (S_ISREG(attributes.st_mode) || S_ISDIR(attributes.st_mode))) {
     return EROFS;
   }

@@ -45,9 +45,10 @@ int FuseServer::lockFd(uint64_t nodeId, uint64_t owner, bool readOnly, int& fd) 
       error = ENOLCK;
     }
     if (error == 0) {
-      int opened = options_.readOnly ? -1 : proc_.reopen(path, O_RDWR | O_NONBLOCK);
+      const bool noWriting = this->readOnly(inode->share());
+      int opened = noWriting ? -1 : proc_.reopen(path, O_RDWR | O_NONBLOCK);
       if (opened < 0) {
-        opened = proc_.reopen(path, (readOnly || options_.readOnly ? O_RDONLY : O_WRONLY) | O_NONBLOCK);
+        opened = proc_.reopen(path, (readOnly || noWriting ? O_RDONLY : O_WRONLY) | O_NONBLOCK);
       }
       if (opened >= 0) {
         held = CountedFd(Fd(opened));

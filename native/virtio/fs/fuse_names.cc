@@ -102,6 +102,9 @@ int FuseServer::link(Request& request) {
   if (error != 0) {
     return error;
   }
+  if (inode->share() != parent->share()) {
+    return EXDEV;
+  }
   // The magic link leads to the file itself, be it a symbolic link; that one is not followed further.
   if (linkat(proc_.folder(), FdName(path).relative(), parentPath, name, AT_SYMLINK_FOLLOW) != 0) {
     return errno;
@@ -164,6 +167,9 @@ int FuseServer::renameTo(Request& request, uint64_t toNode, uint32_t flags) {
   }
   if (error != 0) {
     return error;
+  }
+  if (from->share() != to->share()) {
+    return EXDEV;
   }
   return renameat2(fromPath, fromName, toPath, toName, flags) == 0 ? 0 : errno;
 }

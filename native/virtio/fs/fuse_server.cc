@@ -22,6 +22,12 @@ FuseOptions normalised(FuseOptions options) {
   return options;
 }
 
+timespec now() {
+  timespec time{};
+  clock_gettime(CLOCK_REALTIME, &time);
+  return time;
+}
+
 /// Whether closing a file may tell of a failed write, which the guest's close() should then report.
 bool reportsErrorsOnClose(int fd) {
   struct statfs info;
@@ -92,7 +98,7 @@ const FuseServer::Operation* FuseServer::operationOf(uint32_t opcode) {
     table[FUSE_READDIRPLUS] = {&S::readdirplus, 0, false};
     table[FUSE_RENAME2] = {&S::rename2, 0, true};
     table[FUSE_LSEEK] = {&S::lseek, sizeof(fuse_lseek_out), false};
-    table[FUSE_COPY_FILE_RANGE] = {&S::copyFileRange, sizeof(fuse_write_out), true};
+    table[FUSE_COPY_FILE_RANGE] = {&S::copyFileRange, sizeof(fuse_write_out), false};
     table[FUSE_SYNCFS] = {&S::syncfs, 0, false};
     table[FUSE_TMPFILE] = {&S::tmpfile, kEntry + kOpened, true};
     return table;
@@ -103,15 +109,15 @@ const FuseServer::Operation* FuseServer::operationOf(uint32_t opcode) {
 
 FuseServer::FuseServer(FuseOptions options)
     : options_(normalised(std::move(options))),
-      root_(::open(options_.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)),
+      shares_(openShares(options_)),
+      started_(now()),
       privileged_(geteuid() == 0),
       inodes_(proc_, options_.maxPaths != 0 ? options_.maxPaths : static_cast<size_t>(FdBudget::limit() / 2)),
       scratch_(new char[Request::kMaxTail]),
       output_(new char[kOutputSize]) {
-  if (!root_) {
-    throw std::system_error(errno, std::generic_category(), options_.directory);
-  }
-  flushes_ = options_.hostLocks || reportsErrorsOnClose(root_.get());
+  flushes_ = options_.hostLocks || std::any_of(shares_.begin(), shares_.end(), [](const Share& share) {
+               return reportsErrorsOnClose(share.path.get());
+             });
 }
 
 FuseServer::~FuseServer() {
@@ -172,10 +178,12 @@ FuseServer::Outcome FuseServer::handle(std::span<iovec> in, std::span<iovec> out
       result = ENOSYS;
     } else if (!initialised_ && request.header.opcode != FUSE_INIT) {
       result = silent ? kNoReply : EIO;
-    } else if (operation->changes && options_.readOnly) {
+    } else if (operation->changes && readOnlyNode(request.header.nodeid)) {
       result = EROFS;
     } else if (request.out.left() < operation->replySize) {
       result = EINVAL;
+    } else if (!options_.exports.empty() && request.header.nodeid == InodeTable::kRootId) {
+      result = serveExports(request, *operation);
     } else {
       result = (this->*operation->handler)(request);
     }
@@ -190,8 +198,11 @@ FuseServer::Outcome FuseServer::handle(std::span<iovec> in, std::span<iovec> out
 }
 
 int FuseServer::startRoot() {
+  if (!options_.exports.empty()) {
+    return startExports();
+  }
   struct statx attributes;
-  Fd root(fcntl(root_.get(), F_DUPFD_CLOEXEC, 0));
+  Fd root(fcntl(shares_.front().path.get(), F_DUPFD_CLOEXEC, 0));
   if (!root || statx(root.get(), "", AT_EMPTY_PATH, kStatxMask, &attributes) != 0) {
     return errno;
   }

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "io/event_loop.h"
 #include "io/worker_pool.h"
@@ -29,9 +30,17 @@ enum class Cache {
   kAlways,  ///< for a folder that only this guest changes: everything, absent names included, for a day
 };
 
+/// A folder or file of the host that appears under a name in the root of a share.
+struct FuseExport {
+  std::string name;  ///< 1 to 255 bytes without a slash, not `.` or `..`, each once
+  std::string path;  ///< a folder, or a file of any other kind; a symbolic link is followed
+  bool readOnly = false;
+};
+
 struct FuseOptions {
-  std::string directory;  ///< the folder of the host that is the root
-  bool readOnly = false;  ///< every change gets EROFS
+  std::string directory;              ///< the folder of the host that is the root
+  bool readOnly = false;              ///< every change gets EROFS
+  std::vector<FuseExport> exports{};  ///< instead of `directory`: what a root of the server's own consists of
   Cache cache = Cache::kAuto;
   bool writeback =
       false;  ///< the guest collects writes and owns size and modification time; for Cache::kAlways only
@@ -110,6 +119,26 @@ class FuseServer {
   int notTty(Request& request);
   void endSession();
   int startRoot();
+
+  // fuse_exports.cc: the shared folders, and the root that stands above several
+  /// A folder of the host that the guest sees: the one shared, or an export. Holds it open.
+  struct Share {
+    std::string name;
+    Fd path;  ///< O_PATH
+    bool readOnly = false;
+    uint64_t nodeId = 0;
+  };
+  static std::vector<Share> openShares(const FuseOptions& options);
+  bool readOnly(uint32_t share) const { return share >= shares_.size() || shares_[share].readOnly; }
+  bool readOnlyNode(uint64_t nodeId);
+  int startExports();
+  /// Serves a request for the root of exports.
+  int serveExports(Request& request, const Operation& operation);
+  int lookupExport(Request& request);
+  int exportsAttributes(Request& request) const;
+  int openExports(Request& request);
+  int listExports(Request& request, bool plus);
+  int fillExport(Share& share, fuse_entry_out& entry);
 
   // fuse_inodes.cc: looking things up, attributes
   int lookup(Request& request);
@@ -211,7 +240,8 @@ class FuseServer {
 
   const FuseOptions options_;
   ProcFds proc_;
-  Fd root_;  ///< O_PATH
+  std::vector<Share> shares_;
+  const timespec started_;
   const bool privileged_;
   bool flushes_ = false;  ///< whether FLUSH does anything on this host file system
   InodeTable inodes_;

@@ -59,8 +59,20 @@ void InodeTable::clear() {
 void InodeTable::reset(Fd root, const struct statx& attributes) {
   clear();
   slots_.resize(kRootId);  // Node id 0 means "none"; index 1 with generation 0 is the root.
-  Inode* inode = add(std::move(root), attributes, false);
+  Inode* inode = add(std::move(root), attributes, 0, false);
   inode->lookups = 1;
+  inode->pinned = true;
+}
+
+void InodeTable::resetEmpty() {
+  clear();
+  slots_.resize(kRootId);
+  Inode* inode = newInode();
+  inode->key = {0, kRootId, 0, kNoShare};
+  inode->type = S_IFDIR;
+  inode->lookups = 1;
+  inode->pinned = true;
+  byKey_[inode->key] = kRootId;
 }
 
 Inode* InodeTable::find(uint64_t nodeId) {
@@ -108,7 +120,7 @@ void InodeTable::hold(Inode& inode, Fd path) {
   heldPaths_++;
 }
 
-Inode* InodeTable::add(Fd path, const struct statx& attributes, bool submount) {
+Inode* InodeTable::newInode() {
   uint32_t index;
   if (free_.empty()) {
     index = static_cast<uint32_t>(slots_.size());
@@ -121,17 +133,22 @@ Inode* InodeTable::add(Fd path, const struct statx& attributes, bool submount) {
   slot.inode = std::make_unique<Inode>();
   Inode& inode = *slot.inode;
   inode.nodeId = uint64_t{slot.generation} << 32 | index;
-  inode.key = InodeKey::of(attributes);
-  inode.type = attributes.stx_mode & S_IFMT;
-  inode.submount = submount;
-  hold(inode, std::move(path));
-  byKey_[inode.key] = index;
   return &inode;
+}
+
+Inode* InodeTable::add(Fd path, const struct statx& attributes, uint32_t share, bool submount) {
+  Inode* inode = newInode();
+  inode->key = InodeKey::of(attributes, share);
+  inode->type = attributes.stx_mode & S_IFMT;
+  inode->submount = submount;
+  hold(*inode, std::move(path));
+  byKey_[inode->key] = static_cast<uint32_t>(inode->nodeId);
+  return inode;
 }
 
 bool InodeTable::forget(uint64_t nodeId, uint64_t count) {
   Inode* inode = find(nodeId);
-  if (inode == nullptr || nodeId == kRootId) {
+  if (inode == nullptr || inode->pinned) {
     return false;
   }
   inode->lookups -= std::min(count, inode->lookups);
@@ -162,6 +179,10 @@ int InodeTable::path(Inode& inode) {
   inode.recent = true;
   if (inode.path_) {
     return inode.path_.get();
+  }
+  if (inode.share() == kNoShare) {
+    errno = EROFS;
+    return -1;
   }
   const auto mount = mounts_.find(inode.key.mount);
   if (mount == mounts_.end()) {
@@ -243,7 +264,7 @@ void InodeTable::giveUpPaths() {
   for (size_t steps = 2 * slots_.size(); steps > 0 && heldPaths_ > target; steps--) {
     clock_ = (clock_ + 1) % slots_.size();
     Inode* inode = slots_[clock_].inode.get();
-    if (inode == nullptr || inode->nodeId == kRootId || !inode->path_) {
+    if (inode == nullptr || inode->pinned || !inode->path_) {
       continue;
     }
     if (inode->recent) {

@@ -42,15 +42,16 @@ class FdName {
 };
 
 /// What makes a file the same file: also over bind mounts within the folder, where a folder must be two
-/// nodes.
+/// nodes, and over exports, each of which has rights of its own.
 struct InodeKey {
   uint64_t device;
   uint64_t inode;
   uint64_t mount;
+  uint32_t share;
   bool operator==(const InodeKey&) const = default;
-  static InodeKey of(const struct statx& attributes) {
+  static InodeKey of(const struct statx& attributes, uint32_t share) {
     return {uint64_t{attributes.stx_dev_major} << 32 | attributes.stx_dev_minor, attributes.stx_ino,
-            attributes.stx_mnt_id};
+            attributes.stx_mnt_id, share};
   }
 };
 
@@ -61,12 +62,14 @@ struct Inode {
   uint64_t lookups = 0;    ///< how often the guest was told of it less what it forgot
   uint16_t type = 0;       ///< S_IFMT bits; never change in a file's life
   bool submount = false;   ///< the root of another mount than its parent's
+  bool pinned = false;     ///< the root or an export: never forgotten, its descriptor never given up
   bool recent = false;     ///< used since the table last looked for descriptors to save
   int64_t seenMtime = -1;  ///< nanoseconds, when it was last opened: whether the guest's cache is still good
   uint64_t seenSize = 0;
 
   bool isDirectory() const { return type == S_IFDIR; }
   bool isRegular() const { return type == S_IFREG; }
+  uint32_t share() const { return key.share; }
 
  private:
   friend class InodeTable;
@@ -82,11 +85,14 @@ struct Inode {
 class InodeTable {
  public:
   static constexpr uint64_t kRootId = 1;
+  static constexpr uint32_t kNoShare = ~uint32_t{0};  ///< of a root that is no folder of the host
 
   InodeTable(const ProcFds& proc, size_t maxPaths) : proc_(proc), maxPaths_(maxPaths) {}
 
   /// Starts anew with `root` as node 1.
   void reset(Fd root, const struct statx& attributes);
+  /// Starts anew with a folder as node 1 that is none of the host: path() of it gives EROFS.
+  void resetEmpty();
   void clear();
 
   /// The node, or nullptr if the guest was never told of it or has forgotten it.
@@ -96,8 +102,8 @@ class InodeTable {
   Inode* findHeld(const InodeKey& key);
   /// The node of the file that `path` holds (which it may take over), or nullptr.
   Inode* findOpened(Fd& path, const InodeKey& key);
-  /// Takes in a file that is not in the table. nullptr when there is no room for its descriptor.
-  Inode* add(Fd path, const struct statx& attributes, bool submount);
+  /// Takes in a file that is not in the table.
+  Inode* add(Fd path, const struct statx& attributes, uint32_t share, bool submount);
   /// Counts off what the guest forgets; true if the node is gone for good.
   bool forget(uint64_t nodeId, uint64_t count);
 
@@ -117,7 +123,7 @@ class InodeTable {
  private:
   struct KeyHash {
     size_t operator()(const InodeKey& key) const {
-      return (key.inode * 0x9e3779b97f4a7c15) ^ (key.device << 20) ^ key.mount;
+      return (key.inode * 0x9e3779b97f4a7c15) ^ (key.device << 20) ^ key.mount ^ (uint64_t{key.share} << 40);
     }
   };
   struct Slot {
@@ -136,6 +142,7 @@ class InodeTable {
   void giveUpPaths();
   bool giveUpPath(Inode& inode);
   Mount& mountOf(const Inode& inode);
+  Inode* newInode();
   void hold(Inode& inode, Fd path);
   void erase(uint32_t index);
 

@@ -15,15 +15,36 @@ import { checkName } from '../options.js';
  */
 export type FsCache = 'none' | 'auto' | 'always';
 
-/** A folder of the host, shared with the guest by virtio-fs (virtio 1.2, 5.11). */
+/** A folder or file of the host under a name of its own in the root of a share. */
+export interface FsExport {
+  /** The entry's name: 1 to 255 bytes without a slash, not `.` or `..`. */
+  readonly name: string;
+  /**
+   * A folder, with all that is below it, or a file of any other kind. A symbolic link is followed. It is held
+   * open: it stays the same file when its name is removed or replaced.
+   */
+  readonly path: string;
+  /** Every change is refused with EROFS. False by default. */
+  readonly readOnly?: boolean | undefined;
+}
+
+/**
+ * A folder of the host, or several folders and files under names, shared with the guest by virtio-fs (virtio 1.2,
+ * 5.11).
+ */
 export interface FsOptions {
   /** For messages and metrics: `rootfs`. */
   readonly name: string;
   /** What the guest mounts it by (`mount -t virtiofs TAG /mnt`): 1 to 36 bytes of UTF-8. */
   readonly tag: string;
-  /** The folder. It is held open: renaming it later does not matter. */
-  readonly directory: string;
-  /** Every change is refused with EROFS. False by default. */
+  /** The folder. It is held open: renaming it later does not matter. Either this or `exports`. */
+  readonly directory?: string | undefined;
+  /**
+   * 1 to 1,000 folders and files. The root that the guest mounts has one entry for each and cannot be changed; each
+   * folder is a file system of its own to the guest, and nothing is renamed or linked from one to another (EXDEV).
+   */
+  readonly exports?: readonly FsExport[] | undefined;
+  /** Every change is refused with EROFS, in every export. False by default. */
   readonly readOnly?: boolean | undefined;
   /** `auto` by default. */
   readonly cache?: FsCache | undefined;
@@ -51,17 +72,19 @@ const HIGH_PRIORITY_QUEUE_SIZE = 128;
 // Linux keeps a request within the queue's size less 4 descriptors: 256 pages (1 MiB) and the headers must
 // fit.
 const REQUEST_QUEUE_SIZE = 512;
+const MAX_EXPORTS = 1000;
+const NAME_BYTES = 255;
 const CACHES: readonly string[] = ['none', 'auto', 'always'];
 const LOCKS: readonly string[] = ['guest', 'host'];
 
 /**
- * Opens the folder and describes the device.
+ * Opens the folder or the exports and describes the device.
  *
- * @throws TypeError or RangeError for a bad option; Error, naming the folder, if it is not there or not a
+ * @throws TypeError or RangeError for a bad option; Error, naming the path, if it is not there or not a
  * folder
  */
 export function describeFs(options: FsOptions): VirtioDescription {
-  const { name, tag, directory, readOnly = false, cache = 'auto', writeback = false } = options;
+  const { name, tag, directory, exports, readOnly = false, cache = 'auto', writeback = false } = options;
   const { locks = 'guest', posixAcl = false } = options;
   checkName('share', name);
   const where = `share ${name}`;
@@ -70,17 +93,16 @@ export function describeFs(options: FsOptions): VirtioDescription {
       `${where}: tag: expected 1 to ${TAG_BYTES} bytes of UTF-8 without NUL, got ${JSON.stringify(tag)}`,
     );
   }
-  if (typeof directory !== 'string' || directory === '' || directory.includes('\0')) {
-    throw new TypeError(
-      `${where}: directory: expected the path of a folder, got ${JSON.stringify(directory)}`,
-    );
+  if ((directory === undefined) === (exports === undefined)) {
+    throw new TypeError(`${where}: expected either directory or exports`);
   }
   checkOneOf(`${where}: cache`, cache, CACHES);
   checkOneOf(`${where}: locks`, locks, LOCKS);
   if (writeback && cache !== 'always') {
     throw new RangeError(`${where}: writeback: only with cache 'always', which is '${cache}' here`);
   }
-  checkFolder(where, directory);
+  if (exports !== undefined) checkExports(where, exports);
+  else checkPath(`${where}: directory`, directory, true);
   return {
     name,
     deviceId: DEVICE_ID,
@@ -89,6 +111,7 @@ export function describeFs(options: FsOptions): VirtioDescription {
     config: configSpace(tag),
     backend: addon().createVirtioFs({
       directory,
+      exports: exports?.map((item) => ({ ...item, readOnly: readOnly || item.readOnly === true })),
       readOnly,
       cache,
       writeback,
@@ -105,16 +128,41 @@ function checkOneOf(where: string, value: string, allowed: readonly string[]): v
   }
 }
 
-function checkFolder(where: string, directory: string): void {
+function checkExports(where: string, exports: readonly FsExport[]): void {
+  if (!Array.isArray(exports) || exports.length === 0 || exports.length > MAX_EXPORTS) {
+    throw new RangeError(`${where}: exports: expected 1 to ${MAX_EXPORTS} of them`);
+  }
+  const names = new Set<string>();
+  for (const [index, { name, path }] of exports.entries()) {
+    const bytes = typeof name === 'string' ? Buffer.byteLength(name) : 0;
+    if (bytes < 1 || bytes > NAME_BYTES || /[/\0]/.test(name) || name === '.' || name === '..') {
+      throw new RangeError(
+        `${where}: exports[${index}].name: expected 1 to ${NAME_BYTES} bytes without a slash, not . or .., got ${JSON.stringify(name)}`,
+      );
+    }
+    if (names.has(name)) {
+      throw new RangeError(`${where}: exports[${index}].name: ${JSON.stringify(name)} is used twice`);
+    }
+    names.add(name);
+    checkPath(`${where}: exports[${index}].path`, path, false);
+  }
+}
+
+function checkPath(where: string, path: unknown, folder: boolean): void {
+  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
+    throw new TypeError(
+      `${where}: expected the path of a folder${folder ? '' : ' or file'}, got ${JSON.stringify(path)}`,
+    );
+  }
   let isFolder: boolean;
   try {
-    isFolder = statSync(directory).isDirectory();
+    isFolder = statSync(path).isDirectory();
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
     const reason = code === 'ENOENT' ? 'does not exist' : `cannot be reached (${code})`;
-    throw new Error(`${where}: directory: ${directory} ${reason}`);
+    throw new Error(`${where}: ${path} ${reason}`);
   }
-  if (!isFolder) throw new Error(`${where}: directory: ${directory} is not a folder`);
+  if (folder && !isFolder) throw new Error(`${where}: ${path} is not a folder`);
 }
 
 /** The configuration space (virtio 1.2, 5.11.4): the tag, padded with NULs, and the number of request queues. */

@@ -30,6 +30,45 @@ t.test('takes a tag of 36 bytes and every option', async (t) => {
   t.equal(describeFs({ name: 'a', tag, directory: folder, ...options }).config[35], 't'.charCodeAt(0));
 });
 
+t.test('takes folders and files as exports', async (t) => {
+  const file = join(folder, 'single');
+  writeFileSync(file, '');
+  const exports = [
+    { name: 'data', path: folder, readOnly: true },
+    { name: 'hosts', path: file },
+    { name: 'null', path: '/dev/null' },
+  ];
+  t.equal(describeFs({ name: 'volumes', tag: 'volumes', exports }).deviceId, 26);
+});
+
+t.test('refuses exports that cannot be', async (t) => {
+  const name = 'expected 1 to 255 bytes without a slash, not . or .., got';
+  const cases: [FsOptions['exports'], string][] = [
+    [undefined, 'share v: expected either directory or exports'],
+    [[], 'share v: exports: expected 1 to 1000 of them'],
+    [[{ name: '..', path: folder }], `share v: exports[0].name: ${name} ".."`],
+    [[{ name: 'a/b', path: folder }], `share v: exports[0].name: ${name} "a/b"`],
+    [
+      [
+        { name: 'a', path: folder },
+        { name: 'a', path: folder },
+      ],
+      'share v: exports[1].name: "a" is used twice',
+    ],
+    [[{ name: 'a', path: '' }], 'share v: exports[0].path: expected the path of a folder or file, got ""'],
+    [
+      [{ name: 'a', path: join(folder, 'none') }],
+      `share v: exports[0].path: ${join(folder, 'none')} does not exist`,
+    ],
+  ];
+  for (const [exports, message] of cases) {
+    t.throws(() => describeFs({ name: 'v', tag: 'v', exports }), { message });
+  }
+  t.throws(() =>
+    describeFs({ name: 'v', tag: 'v', directory: folder, exports: [{ name: 'a', path: folder }] }),
+  );
+});
+
 t.test('refuses what cannot be', async (t) => {
   const file = join(folder, 'file');
   writeFileSync(file, '');

@@ -16,8 +16,9 @@ export type {
   ShareConfig,
   StreamConfig,
 } from './machine/config.js';
+export type { DeviceState, MachineDevice } from './machine/device.js';
 export { MachineError } from './machine/error.js';
-export { Machine, type MachineExit } from './machine/machine.js';
+export { Machine, type MachineExit, type MachineState } from './machine/machine.js';
 export { Timeline } from './machine/timeline.js';
 export { GuestMemory, MemoryError } from './memory/guest-memory.js';
 export { Chain, QueueError, SplitQueue } from './virtio/queue.js';

@@ -100,7 +100,12 @@ void NativeMachine::init(Napi::Env env, Napi::Object exports) {
            InstanceMethod<&NativeMachine::start>("start"), InstanceMethod<&NativeMachine::stop>("stop"),
            InstanceMethod<&NativeMachine::pause>("pause"), InstanceMethod<&NativeMachine::resume>("resume"),
            InstanceMethod<&NativeMachine::close>("close"), InstanceMethod<&NativeMachine::metrics>("metrics"),
-           InstanceMethod<&NativeMachine::timeline>("timeline")}));
+           InstanceMethod<&NativeMachine::timeline>("timeline"),
+           InstanceMethod<&NativeMachine::pauseDevice>("pauseDevice"),
+           InstanceMethod<&NativeMachine::resumeDevice>("resumeDevice"),
+           InstanceMethod<&NativeMachine::saveDevice>("saveDevice"),
+           InstanceMethod<&NativeMachine::restoreDevice>("restoreDevice"),
+           InstanceMethod<&NativeMachine::removeDevice>("removeDevice")}));
 }
 
 NativeMachine::NativeMachine(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeMachine>(info) {
@@ -311,7 +316,8 @@ Napi::Value NativeMachine::pause(const Napi::CallbackInfo& info) {
     for (auto& vcpu : vcpus_) {
       vcpu->pause();
     }
-    event([done](Napi::Env) { done->Call({}); });
+    // Behind what the guest has asked for so far.
+    onLoop([this, done] { pauseDevices([this, done] { event([done](Napi::Env) { done->Call({}); }); }); });
   });
   return info.Env().Undefined();
 }
@@ -326,6 +332,11 @@ Napi::Value NativeMachine::resume(const Napi::CallbackInfo& info) {
   if (serial_) {
     serial_->setWaiting(true);
   }
+  onLoop([this] {
+    for (auto& transport : transports_) {
+      transport->resume();
+    }
+  });
   for (auto& vcpu : vcpus_) {
     vcpu->resume();
   }

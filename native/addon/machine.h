@@ -42,6 +42,21 @@ class NativeMachine : public Napi::ObjectWrap<NativeMachine> {
   Napi::Value metrics(const Napi::CallbackInfo& info);
   Napi::Value timeline(const Napi::CallbackInfo& info);
 
+  // machine_devices.cc: (name, ..., done); `done(error?, value?)` is called later.
+  Napi::Value pauseDevice(const Napi::CallbackInfo& info);
+  Napi::Value resumeDevice(const Napi::CallbackInfo& info);
+  Napi::Value saveDevice(const Napi::CallbackInfo& info);
+  Napi::Value restoreDevice(const Napi::CallbackInfo& info);
+  Napi::Value removeDevice(const Napi::CallbackInfo& info);
+  using Answer = std::function<void(const std::string& error, const tsvmm::Value& value)>;
+  using Transport = virtio::MmioTransport;
+  Napi::Value onDevice(const Napi::CallbackInfo& info,
+                       std::function<void(Transport& transport, const Answer& answer)> work);
+  /// On the loop: suspends every device, then calls `done`.
+  void pauseDevices(std::function<void()> done);
+  /// Runs `function` on the I/O thread, or at once where that does not run yet.
+  void onLoop(EventLoop::Function function);
+
   /// From any thread; the first reason counts. `reason`: power-off, reset, stopped, panic, or exit (then
   /// `exit` tells).
   void end(const char* reason, const VcpuExit& exit = {});

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "addon/device_handle.h"
+#include "addon/value.h"
 
 namespace tsvmm::addon {
 namespace {
@@ -16,7 +17,7 @@ void report(const Napi::FunctionReference& failed, const Napi::Error& error) {
 class ScriptVirtio : public virtio::Device, public std::enable_shared_from_this<ScriptVirtio> {
  public:
   ScriptVirtio(Napi::Env env, Napi::Object handlers) : gate_(ScriptGate::create(env, false)) {
-    for (const char* name : {"activate", "notify", "reset", "configWritten", "failed"}) {
+    for (const char* name : {"activate", "notify", "reset", "configWritten", "failed", "pause", "resume"}) {
       const Napi::Value handler = handlers.Get(name);
       if (handler.IsFunction()) {
         handlers_->Set(name, Napi::Persistent(handler.As<Napi::Function>()));
@@ -25,35 +26,15 @@ class ScriptVirtio : public virtio::Device, public std::enable_shared_from_this<
   }
   ~ScriptVirtio() override = default;
 
-  void activate(virtio::Host& host) override {
-    {
-      std::lock_guard lock(mutex_);
-      host_ = &host;
-    }
-    std::vector<virtio::QueueConfig> queues;
-    for (uint16_t i = 0; i < queueCount_; i++) {
-      queues.push_back(host.queue(i).enabled() ? host.queue(i).config() : virtio::QueueConfig{});
-    }
-    gate_->post([handlers = handlers_, queues, features = host.features()](Napi::Env env) {
-      auto list = Napi::Array::New(env, queues.size());
-      for (uint32_t i = 0; i < queues.size(); i++) {
-        auto queue = Napi::Object::New(env);
-        queue.Set("size", Napi::Number::New(env, queues[i].size));
-        queue.Set("ready", Napi::Boolean::New(env, queues[i].ready));
-        queue.Set("descriptors", Napi::Number::New(env, static_cast<double>(queues[i].descriptors)));
-        queue.Set("available", Napi::Number::New(env, static_cast<double>(queues[i].available)));
-        queue.Set("used", Napi::Number::New(env, static_cast<double>(queues[i].used)));
-        list.Set(i, queue);
-      }
-      handlers->call("activate", {list, Napi::BigInt::New(env, features)});
-    });
-  }
+  void activate(virtio::Host& host) override { begin(host, false); }
   void notify(uint16_t index) override {
     gate_->post([handlers = handlers_, index](Napi::Env env) {
       handlers->call("notify", {Napi::Number::New(env, index)});
     });
   }
   void reset() override {
+    pauseDone_ = nullptr;
+    saved_ = {};
     {
       std::lock_guard lock(mutex_);
       host_ = nullptr;
@@ -67,6 +48,35 @@ class ScriptVirtio : public virtio::Device, public std::enable_shared_from_this<
       handlers->call("configWritten", {Napi::Number::New(env, offset),
                                        Napi::Buffer<uint8_t>::Copy(env, copy.data(), copy.size())});
     });
+  }
+
+  void pause(std::function<void()> paused) override {
+    pauseDone_ = std::move(paused);
+    gate_->post([handlers = handlers_](Napi::Env) { handlers->call("pause", {}); });
+  }
+  void resume() override {
+    pauseDone_ = nullptr;
+    gate_->post([handlers = handlers_](Napi::Env) { handlers->call("resume", {}); });
+  }
+  Value save() override { return Value::Record{{"version", kStateVersion}, {"state", saved_}}; }
+  void restore(virtio::Host& host, const Value& state) override {
+    if (state.number<uint32_t>("version") != kStateVersion) {
+      throw ValueError("version: this build reads version 1");
+    }
+    saved_ = state.at("state");
+    begin(host, true);
+  }
+
+  /// JavaScript has come to rest: where its queues stand, and the device's own state.
+  void paused(virtio::Host& host, const std::vector<virtio::QueueState>& queues, Value state) {
+    if (pauseDone_ == nullptr) {
+      return;
+    }
+    for (uint16_t i = 0; i < queueCount_ && i < queues.size(); i++) {
+      host.queue(i).setState(queues[i]);
+    }
+    saved_ = std::move(state);
+    std::exchange(pauseDone_, nullptr)();
   }
 
   /// Runs `function(host)` on the I/O thread if the device is still active by then.
@@ -89,6 +99,38 @@ class ScriptVirtio : public virtio::Device, public std::enable_shared_from_this<
   void abandon() override { gate_->close(); }
 
  private:
+  static constexpr uint32_t kStateVersion = 1;
+
+  void begin(virtio::Host& host, bool restored) {
+    {
+      std::lock_guard lock(mutex_);
+      host_ = &host;
+    }
+    std::vector<std::pair<virtio::QueueConfig, virtio::QueueState>> queues;
+    for (uint16_t i = 0; i < queueCount_; i++) {
+      const virtio::Queue& queue = host.queue(i);
+      queues.emplace_back(queue.enabled() ? queue.config() : virtio::QueueConfig{}, queue.state());
+    }
+    gate_->post(
+        [handlers = handlers_, queues, features = host.features(), restored, state = saved_](Napi::Env env) {
+          auto list = Napi::Array::New(env, queues.size());
+          for (uint32_t i = 0; i < queues.size(); i++) {
+            const auto& [config, position] = queues[i];
+            auto queue = Napi::Object::New(env);
+            queue.Set("size", Napi::Number::New(env, config.size));
+            queue.Set("ready", Napi::Boolean::New(env, config.ready));
+            queue.Set("descriptors", Napi::Number::New(env, static_cast<double>(config.descriptors)));
+            queue.Set("available", Napi::Number::New(env, static_cast<double>(config.available)));
+            queue.Set("used", Napi::Number::New(env, static_cast<double>(config.used)));
+            queue.Set("nextAvailable", Napi::Number::New(env, position.nextAvailable));
+            queue.Set("nextUsed", Napi::Number::New(env, position.nextUsed));
+            list.Set(i, queue);
+          }
+          handlers->call("activate", {list, Napi::BigInt::New(env, features),
+                                      Napi::Boolean::New(env, restored), toJs(env, state)});
+        });
+  }
+
   struct Handlers {
     std::vector<std::pair<std::string, Napi::FunctionReference>> functions;
     void Set(const char* name, Napi::FunctionReference function) {
@@ -120,6 +162,9 @@ class ScriptVirtio : public virtio::Device, public std::enable_shared_from_this<
   std::mutex mutex_;
   virtio::Host* host_ = nullptr;
   uint16_t queueCount_ = 0;
+  // The I/O thread's:
+  std::function<void()> pauseDone_;
+  Value saved_;
 };
 
 Napi::Value createScriptVirtio(const Napi::CallbackInfo& info) {
@@ -141,6 +186,20 @@ Napi::Value createScriptVirtio(const Napi::CallbackInfo& info) {
         device->onHost([offset, copy = std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength())](
                            virtio::Host& host) { host.updateConfig(offset, copy); });
       }));
+  handle.Set("paused", Napi::Function::New(env, [device](const Napi::CallbackInfo& call) {
+               std::vector<virtio::QueueState> queues;
+               const auto list = call[0].As<Napi::Array>();
+               for (uint32_t i = 0; i < list.Length(); i++) {
+                 const auto queue = list.Get(i).As<Napi::Object>();
+                 const auto index = [&](const char* name) {
+                   return static_cast<uint16_t>(queue.Get(name).As<Napi::Number>().Uint32Value());
+                 };
+                 queues.push_back({index("nextAvailable"), index("nextUsed")});
+               }
+               device->onHost([device, queues, state = fromJs(call[1])](virtio::Host& host) {
+                 device->paused(host, queues, state);
+               });
+             }));
   handle.Set(
       "fail", Napi::Function::New(env, [device](const Napi::CallbackInfo& call) {
         device->onHost([reason = call[0].ToString().Utf8Value()](virtio::Host& host) { host.fail(reason); });

@@ -34,6 +34,20 @@ export type NativeMachineListener = (
     | ['error', Error]
 ) => void;
 
+/** A plain value as native/io/value.h has it. Whole numbers of at least 0; bigints where a number is not exact. */
+export type NativeValue =
+  | null
+  | boolean
+  | number
+  | bigint
+  | string
+  | Uint8Array
+  | readonly NativeValue[]
+  | { readonly [name: string]: NativeValue };
+
+/** Hears, later, that something has been done (no error, maybe a value) or why not. */
+export type NativeAnswer = (error: string | undefined, value: NativeValue) => void;
+
 /** Counters of a device. */
 export interface DeviceMetrics {
   readonly requests: number;
@@ -69,6 +83,12 @@ export interface NativeMachine {
   pause(done: () => void): void;
   resume(): void;
   close(): void;
+  // Of one device, by its name. Each throws where there is none.
+  pauseDevice(name: string, done: NativeAnswer): void;
+  resumeDevice(name: string, done: NativeAnswer): void;
+  saveDevice(name: string, done: NativeAnswer): void;
+  restoreDevice(name: string, state: NativeValue, done: NativeAnswer): void;
+  removeDevice(name: string, done: NativeAnswer): void;
   metrics(): { readonly vcpus: readonly { readonly exits: number }[] } & Record<string, DeviceMetrics>;
   /** Times are CLOCK_MONOTONIC nanoseconds. */
   timeline(): {
@@ -86,9 +106,18 @@ export interface NativeScriptHandlers {
       readonly descriptors: number;
       readonly available: number;
       readonly used: number;
+      readonly nextAvailable: number;
+      readonly nextUsed: number;
     }[],
     features: bigint,
+    /** The device goes on from a saved one, and waits for resume(). */
+    restored: boolean,
+    /** What paused() was given when the device was saved; null where there is none. */
+    state: NativeValue,
   ): void;
+  /** Asks for paused(). */
+  pause(): void;
+  resume(): void;
   notify(queue: number): void;
   reset(): void;
   configWritten(offset: number, bytes: Uint8Array): void;
@@ -96,6 +125,10 @@ export interface NativeScriptHandlers {
 }
 
 export interface NativeScriptVirtio extends NativeDevice {
+  paused(
+    queues: readonly { readonly nextAvailable: number; readonly nextUsed: number }[],
+    state: NativeValue,
+  ): void;
   interrupt(): void;
   updateConfig(offset: number, bytes: Uint8Array): void;
   fail(reason: string): void;

@@ -151,7 +151,7 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
       return vcpu;
     });
     timeline?.mark('vcpus');
-    return { native: machine, vm, vcpus, memory, vsock, timeline, release };
+    return { native: machine, vm, vcpus, memory, virtio: descriptions, vsock, timeline, release };
   } catch (error) {
     for (const undo of release) undo();
     throw error;

@@ -2,9 +2,11 @@ import type { DeviceMetrics, NativeEnd, NativeMachine } from '../addon/index.js'
 import type { Vcpu } from '../kvm/vcpu.js';
 import type { Vm } from '../kvm/vm.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
+import type { VirtioDescription } from '../virtio/description.js';
 import type { Vsock } from '../virtio/vsock/index.js';
 import { buildMachine } from './builder.js';
 import type { MachineConfig } from './config.js';
+import { type DeviceState, MachineDevice } from './device.js';
 import { MachineError } from './error.js';
 import { exitOf } from './exit.js';
 import type { Timeline } from './timeline.js';
@@ -27,6 +29,7 @@ export interface MachineParts {
   readonly vm: Vm;
   readonly vcpus: readonly Vcpu[];
   readonly memory: GuestMemory;
+  readonly virtio: readonly VirtioDescription[];
   readonly vsock: Vsock | undefined;
   readonly timeline: Timeline | undefined;
   /** Frees what the builder opened, in its order. */
@@ -83,12 +86,22 @@ export class MachineEvents {
  */
 export class Machine {
   #state: 'created' | 'running' | 'closed' = 'created';
+  #pausing: Promise<void> | undefined;
+  #paused = false;
+  #restored = false;
+  #abandonPause: () => void = () => {};
   readonly #exit: Promise<MachineExit>;
+  /** The virtio devices, in the order in which the guest finds them. */
+  readonly devices: readonly MachineDevice[];
 
   private constructor(
     private readonly parts: MachineParts,
     private readonly events: MachineEvents,
   ) {
+    this.devices = parts.virtio.map(
+      ({ name, deviceId }) =>
+        new MachineDevice(parts.native, name, deviceId, () => this.#paused || this.#state === 'created'),
+    );
     this.#exit = events.ended.then((end) => {
       parts.timeline?.mark('end');
       return exitOf(end, parts.vcpus);
@@ -106,6 +119,7 @@ export class Machine {
     if (this.#state !== 'created') throw new MachineError('the machine has been started already');
     this.#state = 'running';
     this.parts.native.start();
+    if (this.#restored) this.parts.native.resume();
   }
 
   /** Resolves when the guest has powered off, reset, failed, or was stopped. */
@@ -119,13 +133,61 @@ export class Machine {
     else this.events.abandon();
   }
 
-  /** Takes all vCPUs out of the guest. Devices finish what was asked of them. */
+  /** Takes all vCPUs out of the guest, then suspends all devices, which finish what was asked of them. Idempotent. */
   pause(): Promise<void> {
-    return new Promise((resolve) => this.parts.native.pause(resolve));
+    this.#pausing ??= new Promise((resolve, reject) => {
+      this.#abandonPause = () => reject(new MachineError('the machine was closed while it was being paused'));
+      this.parts.native.pause(() => {
+        this.#paused = true;
+        resolve();
+      });
+    });
+    this.#pausing.catch(() => {}); // a machine may be closed without anybody waiting
+    return this.#pausing;
   }
 
-  resume(): void {
+  /** Ends {@link pause}, once that is done. */
+  async resume(): Promise<void> {
+    if (this.#pausing === undefined) return;
+    await this.#pausing;
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#pausing = undefined;
     this.parts.native.resume();
+  }
+
+  /** The virtio device of that name. @throws MachineError that names those that there are */
+  device(name: string): MachineDevice {
+    const device = this.devices.find((candidate) => candidate.name === name);
+    if (device !== undefined) return device;
+    const names = this.devices.map((candidate) => candidate.name).join(', ');
+    throw new MachineError(`the machine has no device ${JSON.stringify(name)}; it has ${names || 'none'}`);
+  }
+
+  /** The state of all virtio devices. While the machine is paused, or before its start. */
+  async save(): Promise<MachineState> {
+    const states = await Promise.all(
+      this.devices.map(async (device): Promise<[string, DeviceState]> => [device.name, await device.save()]),
+    );
+    return { version: STATE_VERSION, devices: Object.fromEntries(states) };
+  }
+
+  /**
+   * Gives each virtio device the state of its namesake; all of them are paused then. While the machine is paused, or before its
+   * start. @throws MachineError that names the device and the field
+   */
+  async restore(state: MachineState): Promise<void> {
+    if (state.version !== STATE_VERSION) {
+      throw new MachineError(`version: this build reads version ${STATE_VERSION}, got ${state.version}`);
+    }
+    this.#restored = true;
+    const names = Object.keys(state.devices);
+    for (const name of names) this.device(name);
+    for (const device of this.devices) {
+      const saved = state.devices[device.name];
+      if (saved === undefined) throw new MachineError(`devices: ${device.name}: is missing`);
+      await device.restore(saved);
+    }
   }
 
   /** The machine's vsock device: connections to and from the guest. */
@@ -161,11 +223,20 @@ export class Machine {
   close(): void {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
+    this.#abandonPause();
     this.parts.native.close();
     for (const release of this.parts.release) release();
     this.events.abandon();
   }
 }
+
+/** What {@link Machine.save} returns. Guest memory and the vCPUs are not part of it. */
+export interface MachineState {
+  readonly version: number;
+  readonly devices: Readonly<Record<string, DeviceState>>;
+}
+
+const STATE_VERSION = 1;
 
 /** What a guest means by the byte that it writes to the timeline port. */
 const GUEST_MARKS: Readonly<Record<number, string>> = { 1: 'init', 2: 'agent', 3: 'process' };

@@ -25,6 +25,12 @@ export interface QueueConfig {
   readonly used: number;
 }
 
+/** How far the device has come in a queue: what a saved queue needs beyond its QueueConfig. Both modulo 2^16. */
+export interface QueueState {
+  readonly nextAvailable: number;
+  readonly nextUsed: number;
+}
+
 /** The driver broke a rule; the device needs a reset. */
 export class QueueError extends Error {
   override readonly name = 'QueueError';
@@ -142,6 +148,16 @@ export class SplitQueue {
 
   get size(): number {
     return this.config.size;
+  }
+
+  get state(): QueueState {
+    return { nextAvailable: this.nextAvailable, nextUsed: this.nextUsed };
+  }
+
+  /** Goes on from where a queue with the same rings stood, with nothing in flight. */
+  set state({ nextAvailable, nextUsed }: QueueState) {
+    this.nextAvailable = nextAvailable & 0xffff;
+    this.nextUsed = this.signalledUsed = nextUsed & 0xffff;
   }
 
   /** Takes the next available chain; undefined when there is none. @throws QueueError */

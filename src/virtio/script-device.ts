@@ -1,4 +1,4 @@
-import { addon } from '../addon/index.js';
+import { addon, type NativeValue } from '../addon/index.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { VirtioDescription } from './description.js';
 import { type Chain, SplitQueue } from './queue.js';
@@ -19,6 +19,10 @@ export interface ScriptVirtioDevice {
   serve(chain: Chain, queue: number): void | Promise<void>;
   /** The driver has reset the device. */
   reset?(): void;
+  /** What the device itself has to keep over a save and restore: a plain value. It is paused, nothing is being served. */
+  save?(): NativeValue;
+  /** Takes what {@link save} has returned, before the first buffer is served. Throwing marks the device as failed. */
+  restore?(state: NativeValue): void;
 }
 
 /**
@@ -33,11 +37,23 @@ export function describeScriptDevice(
   let queues: (SplitQueue | undefined)[] = [];
   // A buffer that was taken before a reset must not be returned after it.
   let generation = 0;
+  let rest: 'none' | 'asked' | 'paused' = 'none';
+  let serving = 0;
 
   const fail = (error: unknown): void => {
     queues = [];
     generation++;
+    serving = 0;
     backend.fail(error instanceof Error ? error.message : String(error));
+  };
+  /** Tells that nothing is being served any more, where that was asked for. */
+  const considerRest = (): void => {
+    if (rest !== 'asked' || serving > 0) return;
+    rest = 'paused';
+    backend.paused(
+      queues.map((queue) => queue?.state ?? { nextAvailable: 0, nextUsed: 0 }),
+      device.save?.() ?? null,
+    );
   };
   const finish = (queue: SplitQueue, chain: Chain): void => {
     queue.push(chain);
@@ -45,7 +61,7 @@ export function describeScriptDevice(
   };
   const notify = (index: number): void => {
     const queue = queues[index];
-    if (queue === undefined) return;
+    if (queue === undefined || rest !== 'none') return;
     const born = generation;
     try {
       do {
@@ -56,14 +72,17 @@ export function describeScriptDevice(
           if (result === undefined) {
             finish(queue, taken);
           } else {
-            result.then(
-              () => {
-                if (born === generation) finish(queue, taken);
-              },
-              (error) => {
+            serving++;
+            result
+              .then(() => {
+                if (born !== generation) return;
+                serving--;
+                finish(queue, taken);
+              })
+              .catch((error) => {
                 if (born === generation) fail(error);
-              },
-            );
+              })
+              .finally(considerRest);
           }
         }
       } while (queue.enableNotifications());
@@ -73,20 +92,39 @@ export function describeScriptDevice(
   };
   const backend = addon().createScriptVirtio(
     {
-      activate(configs, features) {
+      activate(configs, features, restored, state) {
         generation++;
+        serving = 0;
         try {
-          queues = configs.map((config, i) =>
-            config.ready ? new SplitQueue(memory(), config, queueSizes[i] ?? 0, features) : undefined,
-          );
+          queues = configs.map((config, i) => {
+            if (!config.ready) return undefined;
+            const queue = new SplitQueue(memory(), config, queueSizes[i] ?? 0, features);
+            queue.state = config;
+            return queue;
+          });
+          // A restored device is paused, and goes on with resume().
+          if (restored) {
+            rest = 'paused';
+            device.restore?.(state);
+          }
         } catch (error) {
           fail(error);
         }
         for (let i = 0; i < queues.length; i++) notify(i);
       },
       notify,
+      pause() {
+        rest = 'asked';
+        considerRest();
+      },
+      resume() {
+        rest = 'none';
+        for (let i = 0; i < queues.length; i++) notify(i);
+      },
       reset() {
         generation++;
+        serving = 0;
+        rest = 'none';
         queues = [];
         device.reset?.();
       },

@@ -1,0 +1,121 @@
+/** The machine of the suite: one device of each kind, as the product describes them. */
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import type { GuestMemory } from '../../../src/memory/guest-memory.js';
+import { describeBlk } from '../../../src/virtio/blk/index.js';
+import { type Console, describeConsole } from '../../../src/virtio/console/index.js';
+import { describeFs } from '../../../src/virtio/fs/index.js';
+import { describeRng } from '../../../src/virtio/rng/index.js';
+import { describeScriptDevice, type ScriptVirtioDevice } from '../../../src/virtio/script-device.js';
+import { describeVsock, type Vsock } from '../../../src/virtio/vsock/index.js';
+import { Bench, watch } from './cases.js';
+import { sector } from './probes.js';
+import type { RigOptions } from './rig.js';
+
+/** Sectors of the disks. */
+export const SECTORS = 256;
+
+export interface FullBench extends Bench {
+  /** Takes the machine down, as the file's last test: nothing of it stays behind. */
+  end(): void;
+  readonly folder: string;
+  readonly disk: string;
+  readonly share: string;
+  readonly vsock: Vsock;
+  readonly console: Console;
+  /** What the guest has printed. */
+  readonly output: Buffer[];
+}
+
+/** Gives back what it is sent. */
+export const echo: ScriptVirtioDevice = {
+  name: 'script',
+  deviceId: 42,
+  queueSizes: [64],
+  config: new Uint8Array(8),
+  serve(chain) {
+    chain.write(chain.read(Math.min(chain.readableSize, 1 << 16)));
+  },
+};
+
+/** A machine with a writable and a read-only disk, a share, a socket device, a console, an entropy source and `script`. */
+export async function fullBench(
+  options: Omit<RigOptions, 'describe'> & { readonly script?: ScriptVirtioDevice } = {},
+): Promise<FullBench> {
+  watch('the start')(); // its thread is there before the descriptors are counted
+  const before = descriptors();
+  const folder = mkdtempSync(join(tmpdir(), 'tsvmm-hostile-'));
+  const closings: (() => void)[] = [];
+  const end = (): void => {
+    t.test('the machine ends and leaves nothing', async (t) => {
+      const done = watch('the end');
+      bench.rig.close();
+      for (const close of closings) close();
+      rmSync(folder, { recursive: true, force: true });
+      done();
+      t.same(descriptors().slice(before.length), [], 'no descriptor is left');
+    });
+  };
+
+  const disk = join(folder, 'disk');
+  const content = Buffer.concat(Array.from({ length: SECTORS }, (_, n) => sector(n)));
+  writeFileSync(disk, content);
+  writeFileSync(join(folder, 'read-only'), content);
+  const share = join(folder, 'share');
+  mkdirSync(join(share, 'dir'), { recursive: true });
+  writeFileSync(join(share, 'file'), 'content');
+  writeFileSync(join(folder, 'secret'), 'secret');
+  symlinkSync('../secret', join(share, 'link'));
+
+  const output: Buffer[] = [];
+  const { vsock, description: vsockDescription } = describeVsock({ name: 'vsock' });
+  const console = describeConsole({
+    name: 'console',
+    input: 'push',
+    output: (chunk) => {
+      output.push(chunk);
+    },
+  });
+  const describe = (memory: () => GuestMemory) => {
+    const disks = [
+      describeBlk({ name: 'blk', path: disk, id: 'hostile' }),
+      describeBlk({ name: 'read-only', path: join(folder, 'read-only'), readOnly: true }),
+    ];
+    for (const each of disks) closings.push(() => each.close());
+    closings.push(() => vsock.close());
+    return [
+      ...disks.map(({ description }) => description),
+      describeFs({ name: 'fs', tag: 'share', directory: share }),
+      vsockDescription,
+      console,
+      describeRng({ name: 'rng' }),
+      describeScriptDevice(options.script ?? echo, memory),
+    ];
+  };
+  const bench = new Bench(describe, options);
+  await bench.start();
+  return Object.assign(bench, { end, folder, disk, share, vsock, console, output });
+}
+
+/** What this process has open. */
+function descriptors(): string[] {
+  return readdirSync('/proc/self/fd')
+    .map((fd) => {
+      try {
+        return `${fd} ${readlinkSync(`/proc/self/fd/${fd}`)}`;
+      } catch {
+        return ''; // the folder itself
+      }
+    })
+    .filter((each) => each !== '');
+}

@@ -84,12 +84,18 @@ export class Ring {
     public place: RingPlace,
   ) {}
 
+  /** Zeros, as far as the ring lies in RAM. */
   clear(): void {
     const { size, descriptors, available, used } = this.place;
     this.available = 0;
-    this.rig.memory.fill(descriptors, size * 16);
-    this.rig.memory.fill(available, 6 + size * 2);
-    this.rig.memory.fill(used, 6 + size * 8);
+    const parts = [
+      [descriptors, size * 16],
+      [available, 6 + size * 2],
+      [used, 6 + size * 8],
+    ] as const;
+    for (const [at, length] of parts) {
+      if (this.rig.memory.contains(at, length)) this.rig.memory.fill(at, length);
+    }
   }
 
   describe(entry: number, descriptor: Descriptor): void {
@@ -252,13 +258,7 @@ export class Driver {
   async start(options: StartOptions = {}, until: number = DRIVER_OK): Promise<number> {
     await this.rig.run(this.reset());
     this.#place(options.rings ?? {});
-    for (const ring of this.rings) {
-      const { place } = ring;
-      const inside = [place.descriptors, place.available, place.used].every((at) =>
-        this.rig.memory.contains(at, 8 * place.size + 6),
-      );
-      if (inside) ring.clear();
-    }
+    for (const ring of this.rings) ring.clear();
     this.device.interrupts.take();
     return this.rig.value(...this.steps(options, until), this.get(reg.status));
   }

@@ -15,6 +15,7 @@ export type {
   MachineConfig,
   ShareConfig,
   StreamConfig,
+  VsockConfig,
 } from './machine/config.js';
 export type { DeviceState, MachineDevice } from './machine/device.js';
 export { MachineError } from './machine/error.js';

@@ -25,6 +25,8 @@ the keys go to the guest, and Ctrl-] ends the machine.
   --cpus N                  1 by default
   --disk FILE[,ro]          a raw image or block device as /dev/vda, /dev/vdb, ...; may be repeated
   --share TAG=DIR[,ro]      a folder, for: mount -t virtiofs TAG /mnt; may be repeated
+  --vsock PATH              a socket device: the guest's connection to host port P reaches the Unix socket PATH_P;
+                            who connects to PATH and sends "CONNECT P" and a newline reaches the guest's port P
   --rng                     a virtio entropy source
   --decompress host|guest   who unpacks a bzImage's kernel; host (and cached) by default
   --timeline FILE           writes the phases of the start as JSON
@@ -50,6 +52,7 @@ const OPTIONS = {
   cpus: 'value',
   disk: 'list',
   share: 'list',
+  vsock: 'value',
   rng: 'flag',
   decompress: 'value',
   timeline: 'value',
@@ -115,6 +118,7 @@ function machineConfig(kernel: string, options: Parsed<typeof OPTIONS>['options'
     serial: { input: 0, output: 1 },
     disks: (options.disk ?? []).map(parseDisk),
     shares: (options.share ?? []).map(parseShare),
+    vsock: options.vsock === undefined ? undefined : { path: options.vsock },
     rng: options.rng === true,
     log: (line) => printError(`tsvmm: ${line}`),
   };

@@ -16,8 +16,7 @@ export interface MachineConfig {
   readonly console?: StreamConfig | undefined;
   readonly disks?: readonly DiskConfig[];
   readonly shares?: readonly ShareConfig[];
-  /** A vsock device; the guest's CID is 3 by default. */
-  readonly vsock?: { readonly cid?: number } | undefined;
+  readonly vsock?: VsockConfig | undefined;
   /** A virtio entropy source; true by default. */
   readonly rng?: boolean;
   /** Devices on the bus that are written in TypeScript. */
@@ -48,6 +47,17 @@ export interface KernelConfig {
 export interface StreamConfig {
   readonly input?: number;
   readonly output?: number;
+}
+
+/** A vsock device: stream connections between host and guest (`machine.vsock`). */
+export interface VsockConfig {
+  /** The guest's address, 3 by default. */
+  readonly cid?: number | undefined;
+  /**
+   * Opens it to other programs of the host, by Unix sockets: the guest's connection to host port P reaches the socket `${path}_P`;
+   * who connects to `path` and sends `CONNECT P` and a newline reaches the guest's port P. At most 96 bytes.
+   */
+  readonly path?: string | undefined;
 }
 
 export interface DiskConfig {

@@ -28,6 +28,7 @@ export function describeDevices(
     const described = describeVsock({ name: 'vsock', cid: config.vsock.cid ?? 3 });
     vsock = described.vsock;
     release.push(() => described.vsock.close());
+    if (config.vsock.path !== undefined) described.vsock.open(config.vsock.path);
     descriptions.push(described.description);
   }
   if (config.console !== undefined)

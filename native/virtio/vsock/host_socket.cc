@@ -18,7 +18,7 @@ constexpr size_t kLongestLine = 32;
 constexpr std::string_view kVerb = "CONNECT ";
 
 [[noreturn]] void fail(int error, const std::string& path, const char* what) {
-  throw std::system_error(error, std::generic_category(), path + ": " + what);
+  throw std::system_error(error, std::generic_category(), "vsock: " + path + ": " + what);
 }
 
 /// Removes a socket file whose process is gone. Throws if it is anything else.

@@ -253,6 +253,23 @@ export class Vsock {
     return { close };
   }
 
+  /** Opens the device to other programs of the host: listenAll() and hostSocket() with one path. */
+  open(path: string): Closable {
+    const listener = this.listenAll(path);
+    try {
+      const socket = this.hostSocket(path);
+      return {
+        close: () => {
+          socket.close();
+          listener.close();
+        },
+      };
+    } catch (error) {
+      listener.close();
+      throw error;
+    }
+  }
+
   /** Ends every connection and tells the guest that all are gone (virtio 1.2, 5.10.6.7): for a machine that was restored. */
   resetTransport(): void {
     this.native.resetTransport();

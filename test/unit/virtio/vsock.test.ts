@@ -96,6 +96,18 @@ t.test('a host socket: made, refused where something is, removed', async (t) => 
   t.throws(() => vsock.hostSocket(join(folder, 'no', 's')), /no\/s: bind: No such file or directory/);
 });
 
+t.test('opened to other programs by one path, or not at all', async (t) => {
+  const folder = shortFolder(t);
+  const path = join(folder, 's');
+  const { vsock } = device(t);
+  const open = vsock.open(path);
+  t.ok(existsSync(path));
+  open.close();
+  t.notOk(existsSync(path));
+  t.throws(() => vsock.open(`${folder}/${'x'.repeat(96)}`), /at most 96 bytes/);
+  t.throws(() => vsock.open(join(folder, 'no', 's')), /^vsock: .*no\/s: bind: No such file or directory/);
+});
+
 t.test('the end of the machine fails what waits and removes socket files', async (t) => {
   const path = join(shortFolder(t), 's');
   const { vsock } = device(t);

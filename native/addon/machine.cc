@@ -232,6 +232,16 @@ Napi::Value NativeMachine::addVirtioMmio(const Napi::CallbackInfo& info) {
     const auto object = info[2].As<Napi::Object>();
     virtio::Description description = readDescription(object);
     const std::string name = description.name;
+    // Not an irqfd: for a pin of the I/O APIC KVM would raise that on a kernel thread, which costs two
+    // switches and a grace period to make it.
+    auto raise = [vm = vmFd_, line = static_cast<uint32_t>(toInt(info[1]))] {
+      for (const uint32_t level : {1u, 0u}) {
+        kvm_irq_level request{};
+        request.irq = line;
+        request.level = level;
+        (void)!ioctl(vm, KVM_IRQ_LINE, &request);
+      }
+    };
     auto attach = [vm = vmFd_, base](int fd) {
       kvm_ioeventfd request{};
       request.addr = base + 0x50;  // QueueNotify, any value and width
@@ -247,7 +257,7 @@ Napi::Value NativeMachine::addVirtioMmio(const Napi::CallbackInfo& info) {
     };
     auto transport =
         std::make_shared<virtio::MmioTransport>(std::move(description), unwrapDevice(object.Get("backend")),
-                                                loop_, *memory_, toInt(info[1]), attach, listener);
+                                                loop_, *memory_, raise, attach, listener);
     addresses_.insert(base, virtio::MmioTransport::kSize, transport);
     transports_.push_back(std::move(transport));
   });

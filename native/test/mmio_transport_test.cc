@@ -55,7 +55,7 @@ struct Fixture {
     description.writableConfigOffset = 4;
     description.writableConfigLength = 2;
     transport = std::make_unique<MmioTransport>(
-        description, device, loop, ram.memory, interrupt.get(),
+        description, device, loop, ram.memory, [this] { eventfd_write(interrupt.get(), 1); },
         [this](int) {
           ioeventfds++;
           return 0;

@@ -85,8 +85,8 @@ struct Side {
     description.queueSizes = {16, 8};
     description.config = {1, 2, 3, 4};
     transport = std::make_unique<MmioTransport>(
-        description, device, loop, ram.memory, interrupt.get(), [](int) { return 0; },
-        [](TransportEvent, const std::string&) {});
+        description, device, loop, ram.memory, [this] { eventfd_write(interrupt.get(), 1); },
+        [](int) { return 0; }, [](TransportEvent, const std::string&) {});
     loop.start();
   }
   ~Side() { loop.stop(); }

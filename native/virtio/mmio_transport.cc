@@ -21,13 +21,13 @@ constexpr uint32_t kExitsBeforeIoeventfd = 64;
 }  // namespace
 
 MmioTransport::MmioTransport(Description description, std::shared_ptr<Device> device, EventLoop& loop,
-                             const GuestMemory& memory, int interruptFd, AttachNotify attachNotify,
-                             Listener listener)
+                             const GuestMemory& memory, RaiseInterrupt raiseInterrupt,
+                             AttachNotify attachNotify, Listener listener)
     : description_(std::move(description)),
       device_(std::move(device)),
       loop_(loop),
       memory_(memory),
-      interruptFd_(interruptFd),
+      raiseInterrupt_(std::move(raiseInterrupt)),
       attachNotify_(std::move(attachNotify)),
       listener_(std::move(listener)),
       notify_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -273,8 +273,6 @@ void MmioTransport::notified() {
 }
 
 void MmioTransport::serveQueues() {
-  eventfd_t count;
-  (void)!::read(notify_.get(), &count, sizeof count);
   device_->metrics.notifications.fetch_add(1, std::memory_order_relaxed);
   for (uint16_t i = 0; i < queues_.size() && active_; i++) {
     if (queues_[i].enabled() && !queues_[i].broken()) {
@@ -345,8 +343,7 @@ void MmioTransport::shutDown() {
 
 void MmioTransport::interrupt(uint32_t cause) {
   interruptStatus_.fetch_or(cause, std::memory_order_acq_rel);
-  const eventfd_t one = 1;
-  (void)!::write(interruptFd_, &one, sizeof one);
+  raiseInterrupt_();
   device_->metrics.interrupts.fetch_add(1, std::memory_order_relaxed);
 }
 

@@ -37,9 +37,12 @@ class MmioTransport : public BusDevice, public Host {
   using Listener = std::function<void(TransportEvent, const std::string& message)>;
   /// Makes the kernel signal `fd` when the guest writes to the notify register; 0 or an errno.
   using AttachNotify = std::function<int(int fd)>;
+  /// Raises the device's interrupt once, as an edge, without waiting. From one thread at a time.
+  using RaiseInterrupt = std::function<void()>;
 
   MmioTransport(Description description, std::shared_ptr<Device> device, EventLoop& loop,
-                const GuestMemory& memory, int interruptFd, AttachNotify attachNotify, Listener listener);
+                const GuestMemory& memory, RaiseInterrupt raiseInterrupt, AttachNotify attachNotify,
+                Listener listener);
   ~MmioTransport() override;
 
   void read(uint64_t offset, std::span<uint8_t> data) override;
@@ -104,7 +107,7 @@ class MmioTransport : public BusDevice, public Host {
   const std::shared_ptr<Device> device_;
   EventLoop& loop_;
   const GuestMemory& memory_;
-  const int interruptFd_;
+  const RaiseInterrupt raiseInterrupt_;
   const AttachNotify attachNotify_;
   const Listener listener_;
   Fd notify_;

@@ -69,7 +69,8 @@ export interface NativeMachine {
     options: { readonly input?: number | undefined; readonly output?: number | undefined },
   ): void;
   addPower(acpiBase: number, pvpanicBase: number): void;
-  addVirtioMmio(base: number, interruptFd: number, description: NativeVirtioDescription): void;
+  /** `gsi`: the interrupt's pin at the I/O APIC. */
+  addVirtioMmio(base: number, gsi: number, description: NativeVirtioDescription): void;
   addScriptDevice(
     space: 'memory' | 'port',
     base: number,

@@ -98,7 +98,7 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
         throw new MachineError(`too many devices: a machine has room for ${layout.VIRTIO_MMIO_GSIS.length}`);
       }
       const address = layout.VIRTIO_MMIO_ADDRESS + index * layout.VIRTIO_MMIO_STRIDE;
-      machine.addVirtioMmio(address, interruptLine(gsi), description);
+      machine.addVirtioMmio(address, gsi, description);
       return { address, size: layout.VIRTIO_MMIO_SIZE, gsi };
     });
     timeline?.mark('devices');

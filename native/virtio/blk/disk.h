@@ -57,7 +57,8 @@ struct DiskFile {
   uint32_t blockSize = 512;  ///< the device's logical block size where it is a block device
   bool blockDevice = false;
   bool readOnly = false;
-  bool locked = true;  ///< false where the file system has no locks
+  bool inMemory = false;  ///< on tmpfs or ramfs: no access waits for a device (save to swap in)
+  bool locked = true;     ///< false where the file system has no locks
   uint64_t sectors() const { return (size + 511) / 512; }
 };
 

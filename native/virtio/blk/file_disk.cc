@@ -79,7 +79,7 @@ class FileDisk final : public Disk {
     if (!possible || size > kMaxAtOnce) {
       return false;
     }
-    const int result = move(request, RWF_NOWAIT);
+    const int result = move(request, file_.inMemory ? 0 : RWF_NOWAIT);
     if (result == EOPNOTSUPP) {
       possible = false;
     }

@@ -1,7 +1,9 @@
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <cerrno>
 #include <stdexcept>
@@ -81,6 +83,9 @@ DiskFile openDisk(const std::string& path, bool readOnly) {
     file.blockSize = static_cast<uint32_t>(blockSize);
   } else if (S_ISREG(status.st_mode)) {
     file.size = static_cast<uint64_t>(status.st_size);
+    struct statfs system {};
+    file.inMemory = fstatfs(file.fd.get(), &system) == 0 &&
+                    (system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC);
   } else {
     fail(path, S_ISDIR(status.st_mode) ? describe(EISDIR, readOnly) : "is neither a file nor a block device");
   }

@@ -19,7 +19,8 @@ class GuestRam {
  public:
   explicit GuestRam(uint64_t size = 16 << 20, uint64_t base = 0)
       : memory({{base, size}}, {.backing = GuestMemory::Backing::kAnonymous, .hugePages = false}),
-        next_(base + 4096),
+        start_(base + 4096),
+        next_(start_),
         end_(base + size) {}
 
   /// A guest physical address of `size` free bytes.
@@ -46,9 +47,13 @@ class GuestRam {
     return bytes;
   }
 
+  /// Takes everything back that alloc() and place() have given.
+  void freeAll() { next_ = start_; }
+
   GuestMemory memory;
 
  private:
+  uint64_t start_;
   uint64_t next_;
   uint64_t end_;
 };
@@ -170,6 +175,12 @@ class DriverRing {
     __atomic_store_n(reinterpret_cast<uint16_t*>(slice.unsafeData()), index, __ATOMIC_RELEASE);
   }
   uint16_t availableIndex() const { return nextAvailable_; }
+  /// Both indexes from `index` on, as if so many chains had gone through before.
+  void startAt(uint16_t index) {
+    setAvailableIndex(index);
+    ram_.memory.write(used_ + 2, index);
+    nextUsed_ = index;
+  }
   /// VIRTQ_AVAIL_F_NO_INTERRUPT is 1.
   void setAvailableFlags(uint16_t flags) { ram_.memory.write(available_, flags); }
   /// VIRTQ_USED_F_NO_NOTIFY is 1.

@@ -297,10 +297,11 @@ export class Driver {
   ): readonly { readonly address: number; readonly length: number }[] {
     const into = writable.map((length) => ({ address: this.buffer(length), length }));
     const ring = this.ring(queue);
-    ring.chain(first, [
+    const all = [
       ...readable.map((bytes) => ({ address: this.buffer(bytes), length: bytes.length })),
       ...into.map((each) => ({ ...each, flags: WRITE })),
-    ]);
+    ];
+    ring.chain(first, all.length > 0 ? all : [{ address: 0, length: 0 }]);
     ring.put(first);
     return into;
   }

@@ -92,7 +92,7 @@ async function runCase(bench: Bench, driver: Driver, each: Case): Promise<void> 
   const { rig } = bench;
   if (each.start === null) await rig.run(driver.reset());
   else await driver.start(each.start);
-  const before = rig.events.length;
+  const before = { events: rig.events.length, interrupts: rig.interruptsRaised(driver.device) };
   await each.attack(driver);
   if (each.verdict instanceof RegExp) await rig.run([driver.broken()]);
   // What the attack has set going is over when another device, served by the same thread, has answered.
@@ -103,10 +103,14 @@ async function runCase(bench: Bench, driver: Driver, each: Case): Promise<void> 
   await bench.probe([driver]);
 }
 
-async function judge(driver: Driver, verdict: Verdict, before: number): Promise<void> {
+async function judge(
+  driver: Driver,
+  verdict: Verdict,
+  before: { readonly events: number; readonly interrupts: number },
+): Promise<void> {
   const { rig, device } = driver;
   const failures = rig.events
-    .slice(before)
+    .slice(before.events)
     .filter((event) => event.device === device.name && event.type === 'failed')
     .map(({ message }) => message);
   const status = await driver.status();
@@ -120,7 +124,7 @@ async function judge(driver: Driver, verdict: Verdict, before: number): Promise<
   if (!broken || failure === undefined) throw new Error(`the device has not failed: status ${status}`);
   if (failures.length > 1) throw new Error(`it has failed more than once: ${failures.join('; ')}`);
   if (!verdict.test(failure)) throw new Error(`it has failed for another reason: ${failure}`);
-  if (driver.device.interrupts.take() === 0) throw new Error('the driver was not told');
+  if (rig.interruptsRaised(device) === before.interrupts) throw new Error('the driver was not told');
 }
 
 /** Longer than any wait of a guest; a case that takes it has stopped this thread. */

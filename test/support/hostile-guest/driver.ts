@@ -259,7 +259,6 @@ export class Driver {
     await this.rig.run(this.reset());
     this.#place(options.rings ?? {});
     for (const ring of this.rings) ring.clear();
-    this.device.interrupts.take();
     return this.rig.value(...this.steps(options, until), this.get(reg.status));
   }
 

@@ -17,7 +17,6 @@ import { GuestMemory } from '../../../src/memory/guest-memory.js';
 import { VIRTIO_MMIO_ADDRESS, VIRTIO_MMIO_STRIDE } from '../../../src/memory/layout.js';
 import type { VirtioDescription } from '../../../src/virtio/description.js';
 import { assemble } from '../assemble.js';
-import { EventFd } from '../eventfd.js';
 import { enterMode } from '../micro-guest.js';
 import {
   DEVICE_VECTOR,
@@ -59,8 +58,6 @@ export interface RigDevice {
   readonly index: number;
   readonly base: number;
   readonly description: VirtioDescription;
-  /** Signalled for each interrupt of the device; not with `deliver`, where KVM takes the signals. */
-  readonly interrupts: EventFd;
 }
 
 export interface RigOptions {
@@ -68,8 +65,6 @@ export interface RigOptions {
   readonly describe: (memory: () => GuestMemory) => readonly VirtioDescription[];
   /** 1 (the default) or 2. */
   readonly cpus?: 1 | 2;
-  /** The devices' interrupts go to the guest, which counts them. */
-  readonly deliver?: boolean;
 }
 
 interface Running {
@@ -118,19 +113,15 @@ export class Rig {
       .describe(() => this.memory)
       .map((description, index) => {
         const base = VIRTIO_MMIO_ADDRESS + index * VIRTIO_MMIO_STRIDE;
-        const interrupts = new EventFd({ teardown: (end) => this.#release.push(end) });
-        this.machine.addVirtioMmio(base, interrupts.fd, description);
-        return { name: description.name, index, base, description, interrupts };
+        this.machine.addVirtioMmio(base, DEVICE_GSI + index, description);
+        return { name: description.name, index, base, description };
       });
-    if (options.deliver === true) {
-      vm.setGsiRouting(
-        this.devices.map(({ index }) => ({
-          gsi: DEVICE_GSI + index,
-          msi: { address: 0xfee00000n, data: DEVICE_VECTOR + index },
-        })),
-      );
-      for (const { interrupts, index } of this.devices) vm.assignIrqfd(interrupts.fd, DEVICE_GSI + index);
-    }
+    vm.setGsiRouting(
+      this.devices.map(({ index }) => ({
+        gsi: DEVICE_GSI + index,
+        msi: { address: 0xfee00000n, data: DEVICE_VECTOR + index },
+      })),
+    );
     const code = assemble(INTERPRETER, 64, ORIGIN);
     this.memory.write(ORIGIN, code.bytes);
     const cpuid = kvm.supportedCpuid();
@@ -235,8 +226,13 @@ export class Rig {
     return Number(results.at(-1)?.value ?? 0n);
   }
 
-  /** How often a device has interrupted the guest; with `deliver`. */
-  interruptsOf(device: RigDevice): number {
+  /** How often a device has raised its interrupt. */
+  interruptsRaised(device: RigDevice): number {
+    return this.machine.metrics()[device.name]?.interrupts ?? 0;
+  }
+
+  /** How often the guest was interrupted by a device; what comes while one is pending is one with it. */
+  interruptsTaken(device: RigDevice): number {
     return this.memory.readU32(INTERRUPT_COUNTERS + 4 * device.index);
   }
 

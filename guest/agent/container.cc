@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -23,6 +24,8 @@ namespace {
 constexpr const char* kCrun = "/usr/bin/crun";
 constexpr const char* kCrunState = "/run/crun";
 constexpr const char* kContainers = "/run/tsvmm/";
+/// How the source of a bind mount from the share begins (docs/agent-protocol.md).
+constexpr const char* kSharedSource = "mounts/";
 constexpr const char* kPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// More children than a start can leave behind before it is done.
 constexpr std::size_t kMaxStrangers = 4096;
@@ -95,6 +98,18 @@ pid_t spawn(const std::vector<std::string>& words, const std::array<int, 3>& str
   return pid;
 }
 
+/// Whether a mount of config.json is a bind mount of an entry of the share: it is `mounts/NAME`.
+bool isSharedBind(const Json& mount) {
+  const auto source = mount.find("source");
+  if (source == mount.end() || source->get_ref<const std::string&>().rfind(kSharedSource, 0) != 0) {
+    return false;
+  }
+  const Json options = mount.value("options", Json::array());
+  return mount.value("type", Json()) == "bind" ||
+         std::any_of(options.begin(), options.end(),
+                     [](const Json& option) { return option == "bind" || option == "rbind"; });
+}
+
 }  // namespace
 
 Container::Container(Loop& loop, RunParams params, Events events)
@@ -110,12 +125,14 @@ Container::Container(Loop& loop, RunParams params, Events events)
   config_["linux"]["cgroupsPath"] = params.cgroup;
   try {
     mountRootfs(params.rootfs, folder_ + "/rootfs");
+    if (!params.mountsTag.empty()) {
+      mountSources(params.mountsTag);
+    }
     writeConfig();
     start(params.streams);
   } catch (const std::exception&) {
-    umount2((folder_ + "/rootfs").c_str(), UMOUNT_NOFOLLOW | MNT_DETACH);
     console_.reset();
-    removeTree(folder_);
+    removeFolder();
     throw;
   }
 }
@@ -123,12 +140,35 @@ Container::Container(Loop& loop, RunParams params, Events events)
 Container::~Container() {
   *alive_ = false;
   console_.reset();
-  const std::string rootfs = folder_ + "/rootfs";
-  if (umount2(rootfs.c_str(), UMOUNT_NOFOLLOW) != 0) {
-    umount2(rootfs.c_str(), UMOUNT_NOFOLLOW | MNT_DETACH);
+  removeFolder();
+  removeTree(std::string(kCrunState) + "/" + id_);
+}
+
+void Container::removeFolder() {
+  for (const char* name : {"/rootfs", "/mounts"}) {
+    const std::string target = folder_ + name;
+    // What is still in use, and what is mounted below, goes as soon as it can.
+    if (umount2(target.c_str(), UMOUNT_NOFOLLOW) != 0) {
+      umount2(target.c_str(), UMOUNT_NOFOLLOW | MNT_DETACH);
+    }
   }
   removeTree(folder_);
-  removeTree(std::string(kCrunState) + "/" + id_);
+}
+
+void Container::mountSources(const std::string& tag) {
+  mountShare(tag, folder_ + "/mounts");
+  const auto mounts = config_.find("mounts");
+  if (mounts == config_.end()) {
+    return;
+  }
+  for (Json& mount : *mounts) {
+    if (!isSharedBind(mount)) {
+      continue;
+    }
+    const std::string source = folder_ + "/" + mount["source"].get<std::string>();
+    enterSource(source);
+    mount["source"] = source;
+  }
 }
 
 void Container::writeConfig() {

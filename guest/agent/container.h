@@ -51,7 +51,11 @@ class Container {
   void resize(WindowSize size);
 
  private:
+  /// Mounts the share of bind mounts and makes their sources in the configuration absolute.
+  void mountSources(const std::string& tag);
   void writeConfig();
+  /// With what is mounted in it.
+  void removeFolder();
   void start(const StreamPorts& ports);
   void crunExited(int status);
   void processExited(int status);

@@ -138,11 +138,26 @@ std::vector<std::string> mountSystem() {
 }
 
 void mountRootfs(const RootfsSource& source, const std::string& target) {
-  makeFolders(target);
   if (source.type == RootfsSource::Type::kDisk) {
+    makeFolders(target);
     mountDisk(source, target);
-  } else if (mount(source.source.c_str(), target.c_str(), "virtiofs", 0, nullptr) != 0) {
-    throw systemError("cannot mount the share", source.source);
+  } else {
+    mountShare(source.source, target);
+  }
+}
+
+void mountShare(const std::string& tag, const std::string& target) {
+  makeFolders(target);
+  if (mount(tag.c_str(), target.c_str(), "virtiofs", 0, nullptr) != 0) {
+    throw systemError("cannot mount the share", tag);
+  }
+}
+
+void enterSource(const std::string& path) {
+  struct stat info {};
+  // The slash enters it; ENOTDIR: it is a file.
+  if (stat((path + "/").c_str(), &info) != 0 && errno != ENOTDIR) {
+    throw systemError("cannot reach the source of a bind mount,", path);
   }
 }
 

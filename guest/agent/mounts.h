@@ -19,6 +19,13 @@ std::vector<std::string> mountSystem();
 /// Mounts a container's root file system at `target`, which it makes. Throws OperationError.
 void mountRootfs(const RootfsSource& source, const std::string& target);
 
+/// Mounts the share that holds the sources of bind mounts at `target`, which it makes. Throws OperationError.
+void mountShare(const std::string& tag, const std::string& target);
+
+/// Makes sure that a bind mount's source is there: its file system, where it has one of its own, is mounted
+/// by the kernel when somebody enters it. Throws OperationError.
+void enterSource(const std::string& path);
+
 /// Unmounts what containers have below /run, newest first, and what is still in use as soon as it no longer
 /// is. Returns the paths of the latter.
 std::vector<std::string> unmountContainers();

@@ -78,6 +78,41 @@ std::string containerId(const Json& params) {
   return id;
 }
 
+std::string shareTag(const Json& object, const std::string& field) {
+  std::string tag = text(object, "tag", field);
+  if (tag.size() > kMaxTag) {
+    refuse(field, "at most 36 bytes");
+  }
+  return tag;
+}
+
+std::string mountsTag(const Json& params) {
+  const Json* mounts = find(params, "mounts");
+  if (mounts == nullptr) {
+    return "";
+  }
+  if (!mounts->is_object()) {
+    refuse("mounts", "an object");
+  }
+  return shareTag(*mounts, "mounts.tag");
+}
+
+/// What is read of the mounts later.
+void checkMounts(const Json& config) {
+  const Json* mounts = find(config, "mounts");
+  if (mounts == nullptr) {
+    return;
+  }
+  if (!mounts->is_array()) {
+    refuse("config.mounts", "an array");
+  }
+  for (const Json& mount : *mounts) {
+    if (!mount.is_object() || (mount.contains("source") && !mount["source"].is_string())) {
+      refuse("config.mounts", "objects whose source, where there is one, is a string");
+    }
+  }
+}
+
 RootfsSource rootfsSource(const Json& params) {
   const Json* rootfs = find(params, "rootfs");
   if (rootfs == nullptr || !rootfs->is_object()) {
@@ -87,10 +122,7 @@ RootfsSource rootfsSource(const Json& params) {
   const std::string type = text(*rootfs, "type", "rootfs.type");
   if (type == "virtiofs") {
     source.type = RootfsSource::Type::kVirtiofs;
-    source.source = text(*rootfs, "tag", "rootfs.tag");
-    if (source.source.size() > kMaxTag) {
-      refuse("rootfs.tag", "at most 36 bytes");
-    }
+    source.source = shareTag(*rootfs, "rootfs.tag");
   } else if (type == "disk") {
     source.type = RootfsSource::Type::kDisk;
     source.source = text(*rootfs, "device", "rootfs.device");
@@ -181,6 +213,7 @@ RunParams parseRunParams(Json params) {
   RunParams run;
   run.id = containerId(params);
   run.rootfs = rootfsSource(params);
+  run.mountsTag = mountsTag(params);
   const auto config = params.find("config");
   if (config == params.end() || !config->is_object()) {
     refuse("config", "an object");
@@ -199,6 +232,7 @@ RunParams parseRunParams(Json params) {
   if (const Json* root = find(*config, "root"); root != nullptr && !root->is_object()) {
     refuse("config.root", "an object");
   }
+  checkMounts(*config);
   run.cgroup = cgroupPath(*config, run.id);
   if (params.find("streams") == params.end()) {
     params["streams"] = Json::object();

@@ -37,6 +37,8 @@ struct RunParams {
   std::string id;
   Json config;
   RootfsSource rootfs;
+  /// The tag of the share that has the sources of bind mounts; empty where there is none.
+  std::string mountsTag;
   StreamPorts streams;
   bool terminal = false;
   std::optional<WindowSize> windowSize;

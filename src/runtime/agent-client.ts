@@ -43,6 +43,8 @@ export interface RunParams {
   readonly rootfs:
     | { readonly type: 'virtiofs'; readonly tag: string }
     | { readonly type: 'disk'; readonly device: string; readonly readonly: boolean };
+  /** The share that has the sources of the configuration's bind mounts. */
+  readonly mounts?: { readonly tag: string };
   readonly streams: {
     readonly stdin?: number;
     readonly stdout?: number;

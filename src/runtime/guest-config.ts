@@ -1,9 +1,11 @@
 import { UserError } from './errors.js';
+import { isGuestDevice } from './guest-devices.js';
+import { type GuestMounts, guestMounts } from './guest-mounts.js';
 import { KNOWN_CAPABILITIES } from './spec/capabilities.js';
-import type { CapabilitySet, Device, LinuxSection, Mount, Process, Resources, Spec } from './spec/types.js';
+import type { CapabilitySet, Device, LinuxSection, Process, Resources, Spec } from './spec/types.js';
 
 /** A bundle's configuration as the guest gets it, and what a person should know about it. */
-export interface GuestConfig {
+export interface GuestConfig extends Omit<GuestMounts, 'mounts'> {
   readonly spec: Spec;
   /** What of the configuration has no effect in a machine. */
   readonly warnings: readonly string[];
@@ -13,8 +15,9 @@ export interface GuestConfig {
  * Adapts a validated config.json for the runtime in the guest. What cannot mean the same inside a machine is a
  * UserError that names the field; what only loses its meaning there is left out, with a warning. docs/run.md has the
  * whole list. The agent sets `root.path`.
+ * @param directory the bundle's folder
  */
-export function guestConfig(spec: Spec, id: string): GuestConfig {
+export function guestConfig(spec: Spec, id: string, directory: string): GuestConfig {
   const warnings: string[] = [];
   refuseHooks(spec);
   refuseHardware(spec);
@@ -22,14 +25,15 @@ export function guestConfig(spec: Spec, id: string): GuestConfig {
     warnings.push('vm.hypervisor has no effect: tsvmm is the hypervisor');
   }
   const { hooks: _hooks, vm: _vm, ...kept } = spec;
+  const { mounts, exports, files } = guestMounts(spec.mounts ?? [], directory, warnings);
   const config: Spec = {
     ...kept,
     root: { ...spec.root, path: 'rootfs' },
     process: guestProcess(spec.process, warnings),
-    mounts: (spec.mounts ?? []).map((mount, index) => guestMount(mount, `mounts[${index}]`)),
+    mounts,
   };
   if (spec.linux !== undefined) config.linux = guestLinux(spec.linux, id, warnings);
-  return { spec: config, warnings };
+  return { spec: config, warnings, exports, files };
 }
 
 function refuse(field: string, why: string): never {
@@ -85,52 +89,6 @@ function guestCapabilities(
   return known;
 }
 
-/** File systems that a kernel makes by itself: what they show is the guest's. */
-const KERNEL_FILE_SYSTEMS: ReadonlySet<string> = new Set([
-  'binfmt_misc',
-  'bpf',
-  'cgroup',
-  'cgroup2',
-  'configfs',
-  'debugfs',
-  'devpts',
-  'efivarfs',
-  'fusectl',
-  'hugetlbfs',
-  'mqueue',
-  'proc',
-  'pstore',
-  'ramfs',
-  'securityfs',
-  'sysfs',
-  'tmpfs',
-  'tracefs',
-]);
-
-/** What of the host's tree is the kernel's view of itself: in a machine the guest's takes its place. */
-const KERNEL_PATHS = /^\/(proc|sys)(\/|$)/;
-
-function guestMount(mount: Mount, field: string): Mount {
-  const { destination, source = '', options = [] } = mount;
-  const bind = mount.type === 'bind' || options.includes('bind') || options.includes('rbind');
-  if (bind) {
-    if (KERNEL_PATHS.test(source)) return mount;
-    refuse(
-      field,
-      `a bind mount (${source} on ${destination}); only the root file system can be shared with a machine`,
-    );
-  }
-  const type = mount.type ?? '';
-  if (!KERNEL_FILE_SYSTEMS.has(type)) {
-    const what = type === '' ? 'no type and is no bind mount' : `type ${JSON.stringify(type)}`;
-    refuse(
-      field,
-      `the mount on ${destination} has ${what}; a machine mounts ${[...KERNEL_FILE_SYSTEMS].join(', ')}`,
-    );
-  }
-  return mount;
-}
-
 function guestLinux(linux: LinuxSection, id: string, warnings: string[]): LinuxSection {
   for (const [index, { type, path }] of (linux.namespaces ?? []).entries()) {
     if (path !== undefined) {
@@ -163,21 +121,9 @@ function guestLinux(linux: LinuxSection, id: string, warnings: string[]): LinuxS
   return kept;
 }
 
-/** Devices that every guest has: [type, major, minor or undefined for all of them]. */
-const GUEST_DEVICES: readonly (readonly ['c', number, number | undefined])[] = [
-  ['c', 1, undefined], // mem: null, zero, full, random, urandom, kmsg
-  ['c', 5, undefined], // tty, console, ptmx
-  ['c', 10, 200], // net/tun
-  ['c', 10, 229], // fuse
-  ['c', 136, undefined], // pts
-];
-
 function checkDevice({ type, path, major, minor }: Device, field: string): void {
   if (type === 'p') return;
-  const known = GUEST_DEVICES.some(
-    ([t, m, n]) => (t === type || type === 'u') && m === major && (n === undefined || n === minor),
-  );
-  if (!known) {
+  if (!isGuestDevice(type, major, minor)) {
     refuse(
       field,
       `${path} (${type} ${major ?? '?'}:${minor ?? '?'}) is a device of the host; a machine has none of them`,

@@ -1,5 +1,5 @@
 import { fstatSync } from 'node:fs';
-import type { MachineConfig } from '../machine/config.js';
+import type { MachineConfig, ShareConfig } from '../machine/config.js';
 import { Machine, type MachineExit } from '../machine/machine.js';
 import type { Timeline } from '../machine/timeline.js';
 import { AgentClient, CONTROL_PORT, MAX_LINE, RefusedError, type RunParams } from './agent-client.js';
@@ -7,8 +7,9 @@ import { type Bundle, checkId, loadBundle } from './bundle.js';
 import { ConsoleLog } from './console-log.js';
 import { lockContainerId, stateRoot } from './container-lock.js';
 import { messageOf, UserError } from './errors.js';
-import { guestConfig } from './guest-config.js';
+import { type GuestConfig, guestConfig } from './guest-config.js';
 import { guestFiles } from './guest-files.js';
+import { makeMountPoints } from './mount-points.js';
 import { printError } from './output.js';
 import { onSignals } from './signals.js';
 import { machineSize } from './sizing.js';
@@ -53,6 +54,8 @@ export class RunError extends UserError {
 }
 
 const STREAM_PORTS = { stdin: 1025, stdout: 1026, stderr: 1027, terminal: 1028 } as const;
+const ROOTFS_TAG = 'rootfs';
+const MOUNTS_TAG = 'mounts';
 /** How long the guest may take to write its file systems back. */
 const SHUTDOWN_TIMEOUT_MS = 60_000;
 /** A guest whose agent has gone is about to end by itself, and then says why. */
@@ -72,7 +75,8 @@ export async function runContainer(
   const id = options.id ?? `run-${process.pid}-${Date.now().toString(36)}`;
   checkId(id);
   const bundle = loadBundle(options.bundle);
-  const { spec, warnings } = guestConfig(bundle.spec, id);
+  const guest = guestConfig(bundle.spec, id, bundle.directory);
+  const { spec, warnings } = guest;
   for (const warning of warnings) printError(`tsvmm: warning: config.json: ${warning}`);
   if (options.id !== undefined) lockContainerId(stateRoot(), id);
   if (spec.process.terminal === true) {
@@ -81,13 +85,16 @@ export async function runContainer(
   }
   const log = options.debug === true ? undefined : new ConsoleLog();
   options.timeline?.mark('bundle');
-  const machine = await Machine.create(machineConfig(options, bundle, log?.fd ?? 2));
-  const run = new ContainerRun(machine, options, terminal, {
+  const machine = await Machine.create(machineConfig(options, bundle, guest, log?.fd ?? 2));
+  const params: RunParams = {
     id,
     config: spec,
     rootfs: rootfsOf(bundle),
+    ...(guest.exports.length > 0 ? { mounts: { tag: MOUNTS_TAG } } : {}),
     streams: streamsOf(spec),
-  });
+  };
+  const writable = spec.root.readonly !== true || guest.exports.some(({ readOnly }) => !readOnly);
+  const run = new ContainerRun(machine, options, terminal, params, writable);
   try {
     const status = await run.live(bundle.digits);
     onEnd?.(machine);
@@ -100,7 +107,12 @@ export async function runContainer(
   }
 }
 
-function machineConfig(options: RunOptions, bundle: Bundle, consoleFd: number): MachineConfig {
+function machineConfig(
+  options: RunOptions,
+  bundle: Bundle,
+  guest: GuestConfig,
+  consoleFd: number,
+): MachineConfig {
   const { spec, root } = bundle;
   const vm = spec.vm?.kernel;
   const files = guestFiles({
@@ -113,16 +125,26 @@ function machineConfig(options: RunOptions, bundle: Bundle, consoleFd: number): 
     kernel: { path: files.kernel, initrd: files.initrd, commandLine: parameters.join(' ') },
     serial: { output: consoleFd },
     vsock: {},
-    ...(root.type === 'directory'
-      ? { shares: [{ tag: 'rootfs', directory: root.directory }] }
-      : { disks: [{ path: root.path, readOnly: spec.root.readonly === true }] }),
+    shares: sharesOf(bundle, guest),
+    ...(root.type === 'image' ? { disks: [{ path: root.path, readOnly: spec.root.readonly === true }] } : {}),
     timeline: options.timeline,
     ...(options.debug === true ? { log: (line: string) => printError(`tsvmm: ${line}`) } : {}),
   };
 }
 
+/** What the guest sees of the host's files: the root file system, and one share for all bind mounts. */
+function sharesOf({ root, spec }: Bundle, { exports, files }: GuestConfig): ShareConfig[] {
+  const shares: ShareConfig[] = [];
+  if (root.type === 'directory') {
+    const readOnly = spec.root.readonly === true && makeMountPoints(root.directory, spec, files);
+    shares.push({ tag: ROOTFS_TAG, directory: root.directory, readOnly });
+  }
+  if (exports.length > 0) shares.push({ tag: MOUNTS_TAG, exports });
+  return shares;
+}
+
 function rootfsOf({ root, spec }: Bundle): RunParams['rootfs'] {
-  if (root.type === 'directory') return { type: 'virtiofs', tag: 'rootfs' };
+  if (root.type === 'directory') return { type: 'virtiofs', tag: ROOTFS_TAG };
   return { type: 'disk', device: '/dev/vda', readonly: spec.root.readonly === true };
 }
 
@@ -149,7 +171,9 @@ class ContainerRun {
     private readonly machine: Machine,
     private readonly options: RunOptions,
     private readonly terminal: RunTerminal,
-    private readonly params: RunParams & { readonly config: Spec },
+    private readonly params: RunParams,
+    /** Whether the guest can change anything of the host's. */
+    private readonly writable: boolean,
   ) {
     this.#done = new Promise((resolve, reject) => {
       this.#finish = resolve;
@@ -257,8 +281,8 @@ class ContainerRun {
     await this.#outputWritten;
     this.terminal.restore();
     try {
-      // What lies in the guest's caches has to reach the host. A read-only root has nothing there.
-      if (this.params.config.root.readonly !== true) await this.#client.shutdown(SHUTDOWN_TIMEOUT_MS);
+      // What lies in the guest's caches has to reach the host.
+      if (this.writable) await this.#client.shutdown(SHUTDOWN_TIMEOUT_MS);
     } catch (error) {
       this.#fail(
         new RunError(

@@ -50,9 +50,13 @@ export function temporaryFolder(t: Test): string {
 
 /**
  * A bundle with a busybox root file system that runs `script` with its shell, as `runc spec` would write it.
- * @param change what the test wants otherwise
+ * @param change what the test wants otherwise; it gets the bundle's folder too
  */
-export function makeBundle(t: Test, script: string, change: (spec: Spec) => void = () => {}): string {
+export function makeBundle(
+  t: Test,
+  script: string,
+  change: (spec: Spec, folder: string) => void = () => {},
+): string {
   const folder = temporaryFolder(t);
   const root = join(folder, 'rootfs');
   for (const name of ['bin', 'dev', 'etc', 'proc', 'sys', 'tmp', 'root', 'home/user']) {
@@ -98,7 +102,7 @@ export function makeBundle(t: Test, script: string, change: (spec: Spec) => void
       readonlyPaths: ['/proc/sys', '/proc/bus'],
     },
   };
-  change(spec);
+  change(spec, folder);
   writeFileSync(join(folder, 'config.json'), JSON.stringify(spec, undefined, 2));
   return folder;
 }

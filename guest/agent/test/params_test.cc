@@ -48,6 +48,7 @@ TEST_CASE("container.run: a share and three streams") {
   CHECK_FALSE(run.streams.terminal.has_value());
   CHECK_FALSE(run.terminal);
   CHECK(run.cgroup == "/demo");
+  CHECK(run.mountsTag.empty());
   CHECK(run.config["process"]["args"][0] == "sh");
 }
 
@@ -100,6 +101,12 @@ TEST_CASE("container.run: each wrong field is named") {
       {"/rootfs/type", "\"nfs\"", "rootfs.type:"},
       {"/rootfs/tag", "\"\"", "rootfs.tag:"},
       {"/rootfs/tag", "\"0123456789012345678901234567890123456\"", "rootfs.tag:"},
+      {"/mounts", "\"mounts\"", "mounts:"},
+      {"/mounts", "{}", "mounts.tag:"},
+      {"/mounts", "{\"tag\": \"0123456789012345678901234567890123456\"}", "mounts.tag:"},
+      {"/config/mounts", "{}", "config.mounts:"},
+      {"/config/mounts", "[\"/a\"]", "config.mounts:"},
+      {"/config/mounts", "[{\"source\": 1}]", "config.mounts:"},
       {"/rootfs", "{\"type\": \"disk\", \"device\": \"vda\"}", "rootfs.device:"},
       {"/rootfs", "{\"type\": \"disk\", \"device\": \"/dev/../etc/passwd\"}", "rootfs.device:"},
       {"/rootfs", "{\"type\": \"disk\", \"device\": \"/dev/vda\", \"readonly\": 1}", "rootfs.readonly:"},

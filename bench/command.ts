@@ -41,6 +41,23 @@ export function timeCommand(command: readonly string[], mark = ''): Promise<Timi
   });
 }
 
+/** Runs a command to its end; its standard output. @throws Error where it fails */
+export function outputOf(command: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = startCommand(command);
+    let output = '';
+    child.stdout?.setEncoding('latin1').on('data', (text: string) => {
+      output += text;
+    });
+    const said = watch(child, '', () => {});
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      if (code === 0) resolve(output);
+      else reject(failure(command, `with ${signal ?? `status ${code}`}`, said()));
+    });
+  });
+}
+
 /** Runs a command until its output has the mark; its memory then, beyond that of its guest. Ends it. */
 export async function footprintOf(
   command: readonly string[],

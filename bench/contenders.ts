@@ -11,7 +11,7 @@ export interface Contender {
   command(then: Then): readonly string[];
 }
 
-const TSVMM = [process.execPath, join(packageRoot(), 'dist/tsvmm.cjs')] as const;
+export const TSVMM = [process.execPath, join(packageRoot(), 'dist/tsvmm.cjs')] as const;
 const MEMORY = `${MEMORY_MIB}M`;
 
 export function tsvmmBoot(
@@ -101,7 +101,7 @@ function qemuMicrovm(qemu: string, kernel: string, initrd: string, then: Then): 
   ];
 }
 
-function which(program: string): string | undefined {
+export function which(program: string): string | undefined {
   for (const folder of (process.env.PATH ?? '').split(delimiter)) {
     const path = join(folder, program);
     try {

@@ -39,8 +39,12 @@ export interface Inputs {
 
 /** The command line: what tsvmm itself would say, `quiet`, and what init is to do. */
 export function commandLine(then: Then): string {
-  const own = defaultCommandLine({ memory: 0, cpus: 1, kernel: { path: '' }, serial: {} });
-  return [...own, appended(then)].join(' ');
+  return `${kernelParameters()} ${appended(then)}`;
+}
+
+/** The part of it that tsvmm says itself. */
+export function kernelParameters(): string {
+  return defaultCommandLine({ memory: 0, cpus: 1, kernel: { path: '' }, serial: {} }).join(' ');
 }
 
 /** The part of it that tsvmm has to be told. */

@@ -1,10 +1,11 @@
 // npm run bench: sets up, measures, and shows tables; JSON and charts go to out/bench.
 //
-//   npm run bench -- [boot|run|micro]... [-n N] [--instructions] [--no-setup]
+//   npm run bench -- [boot|run|micro|io [DEVICE...]]... [-n N] [--instructions] [--only NAME] [--no-setup]
 //
 // boot: how long tsvmm and other monitors on the PATH take to boot one kernel and end, and their memory.
 // run: `tsvmm run` of a small bundle. micro: queue, exit, address check. Default: all.
-// -n N: samples of each start, after some to warm up. Where there is no hardware KVM the testbed is used, once for the
+// io: the data path of the devices (blk net vsock fs; default all), beside the same devices of other monitors.
+// --only tsvmm: no others. -n N: samples of each start, after some to warm up; boots of each machine of io. Where there is no hardware KVM the testbed is used, once for the
 // times (default 5 samples) and once counting instructions (default 3); --instructions leaves the times out.
 // --no-setup takes what is built as it is. Others have to be quiet meanwhile: figures of a busy machine mean little.
 import { spawn } from 'node:child_process';
@@ -16,11 +17,18 @@ import { inTestbed, kvmKind, root, runMain, SetupError, testbedReason } from './
 import { step } from './lib/steps.mjs';
 import { setUp } from './setup.mjs';
 
-const PARTS = ['boot', 'run', 'micro'];
+const PARTS = ['boot', 'run', 'io', 'micro'];
+const DEVICES = ['blk', 'net', 'vsock', 'fs'];
 const SAMPLES = 30;
 const TESTBED_SAMPLES = 5;
 const COUNTED_SAMPLES = 3;
+const DEVICE_BOOTS = 2;
 const TESTBED_SECONDS = 3000;
+/** Taps, sockets, daemons and files of the devices' bench end with these. */
+const IN_NAMESPACES = [
+  ...['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', '--', 'sh', '-c'],
+  ...['mount -t tmpfs tmpfs /dev/shm && ip link set lo up && exec "$@"', 'sh'],
+];
 const folder = join(root, 'out/bench');
 
 /** Runs a program whose last line of output is its results. */
@@ -63,20 +71,26 @@ async function main() {
     options: {
       samples: { type: 'string', short: 'n' },
       instructions: { type: 'boolean' },
+      only: { type: 'string', default: 'all' },
       'no-setup': { type: 'boolean' },
     },
   });
   for (const part of positionals) {
-    if (!PARTS.includes(part)) throw new SetupError(`no part '${part}': there are ${PARTS.join(' ')}`);
+    if (PARTS.includes(part) || (DEVICES.includes(part) && positionals.includes('io'))) continue;
+    throw new SetupError(
+      `no part '${part}': there are ${PARTS.join(' ')}, and after io ${DEVICES.join(' ')}`,
+    );
   }
   if (values.samples !== undefined && !/^[1-9]\d{0,3}$/.test(values.samples)) {
     throw new SetupError(`-n: expected a number of samples, got '${values.samples}'`);
   }
   const parts = positionals.length > 0 ? positionals : PARTS;
-  const starts = parts.filter((part) => part !== 'micro');
+  const starts = parts.filter((part) => part === 'boot' || part === 'run');
+  const named = parts.filter((part) => DEVICES.includes(part));
+  const devices = parts.includes('io') ? (named.length > 0 ? named : DEVICES) : [];
   const reason = values.instructions ? (testbedReason() ?? 'to count instructions') : testbedReason();
   const microInTestbed = kvmKind() === 'none' || kvmKind() === 'denied';
-  const testbed = reason !== undefined && (starts.length > 0 || microInTestbed);
+  const testbed = reason !== undefined && (starts.length > 0 || devices.length > 0 || microInTestbed);
 
   if (!values['no-setup']) await setUp(['addon', 'guest', ...(testbed ? ['testbed'] : [])]);
   await step('compile', 'TypeScript', [
@@ -86,17 +100,16 @@ async function main() {
   const { makeInputs } = await import(compiled('inputs.js'));
   const report = await import(compiled('report.js'));
   mkdirSync(folder, { recursive: true });
+  if (testbed && parts.some((part) => part !== 'micro')) {
+    console.log(`bench: ${reason}: the machines run inside the testbed (emulated, ten times slower)`);
+  }
 
   if (starts.length > 0) {
     makeInputs();
-    if (testbed) {
-      console.log(`bench: ${reason}: the machines run inside the testbed (emulated, ten times slower)`);
-    }
     for (const unit of sessions(testbed, values.instructions)) {
       const samples = values.samples ?? defaultSamples(testbed, unit);
       const program = ['node', 'out/js/bench/start.js', String(samples), unit, ...starts];
-      const options = ['-t', String(TESTBED_SECONDS), ...(unit === 'instructions' ? ['-i'] : ['-c', '2'])];
-      const results = await measure(testbed ? inTestbed(program, options) : program);
+      const results = await measureThere(program, testbed, unit);
       console.log(`\n${report.startTables(results)}\n`);
       const name = unit === 'instructions' ? 'instructions' : 'times';
       save(`${name}.json`, `${JSON.stringify({ host: host(testbed), ...results }, undefined, 2)}\n`);
@@ -107,6 +120,27 @@ async function main() {
       }
     }
   }
+  let failed = false;
+  if (devices.length > 0) {
+    const { makeDeviceInputs } = await import(compiled('device-inputs.js'));
+    const { deviceTable } = await import(compiled('device-report.js'));
+    makeDeviceInputs();
+    for (const unit of sessions(testbed, values.instructions)) {
+      const results = await measureThere(
+        [
+          ...IN_NAMESPACES,
+          ...['node', 'out/js/bench/devices.js', String(values.samples ?? DEVICE_BOOTS), unit],
+          ...[values.only, ...devices],
+        ],
+        testbed,
+        unit,
+      );
+      console.log(`\n${deviceTable(results)}\n`);
+      failed ||= results.failures.length > 0;
+      const name = unit === 'instructions' ? 'devices-instructions' : 'devices-times';
+      save(`${name}.json`, `${JSON.stringify({ host: host(testbed), ...results }, undefined, 2)}\n`);
+    }
+  }
   if (parts.includes('micro')) {
     const program = ['node', 'out/js/bench/micro.js'];
     const results = await measure(microInTestbed ? inTestbed(program) : program);
@@ -114,7 +148,13 @@ async function main() {
     save('micro.json', `${JSON.stringify({ host: host(microInTestbed), results }, undefined, 2)}\n`);
     save('micro.svg', report.microChart(results));
   }
-  return 0;
+  return failed ? 1 : 0;
+}
+
+/** In the testbed, with one processor that counts or with two, or here. */
+function measureThere(program, testbed, unit) {
+  const options = ['-t', String(TESTBED_SECONDS), ...(unit === 'instructions' ? ['-i'] : ['-c', '2'])];
+  return measure(testbed ? inTestbed(program, options) : program);
 }
 
 function sessions(testbed, instructions) {

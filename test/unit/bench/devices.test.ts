@@ -42,7 +42,7 @@ t.test('instructions: the least, the ratio, and the aim', async (t) => {
   const text = deviceTable(results);
   t.match(text, /depth 1 +40,000 +100,000 +0\.40 +42,000 +met$/m);
   t.match(text, /guest to host, a MiB +2,000,000 +- +- +1,300,000 +missed$/m);
-  t.match(text, /1\.5 s ago +- +7 +-$/m);
+  t.match(text, /1\.5 s ago +- +7 +- +5,000$/m);
   t.match(text, /^net, QEMU: Error: no tap$/m);
 });
 

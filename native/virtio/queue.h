@@ -106,7 +106,8 @@ class Queue {
   /// Takes a chain again that had been popped and not pushed when the queue was saved, by its head. False:
   /// the head is out of range, or the chain breaks a rule (the queue is broken then).
   bool reopen(uint16_t head, Chain& chain);
-  /// Puts back the chain just popped: the device cannot serve it now. Only directly after its pop().
+  /// Puts back the chain popped last: the device cannot serve it now. Several go back in turn, the last
+  /// first.
   void undoPop();
   /// Returns a chain to the driver with `written` bytes in its writable part. Each popped chain exactly once.
   void push(uint16_t head, uint32_t written);

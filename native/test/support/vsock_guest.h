@@ -195,6 +195,28 @@ class VsockGuest {
     }
   }
 
+  /// Moves to another device, as on another machine: what the first one saved is restored by a second, over
+  /// the same memory, with queues that stand where they stood. It is paused.
+  void move(Vsock::Options options = {}) {
+    run([&] {
+      device->pause([] {});
+      const Value state = device->save();
+      device->reset();
+      for (const auto& [index, ring] : {std::pair{Vsock::kReceiveQueue, rx.get()},
+                                        {Vsock::kTransmitQueue, tx.get()},
+                                        {Vsock::kEventQueue, event.get()}}) {
+        virtio::Queue& queue = host.queue(index);
+        const virtio::QueueState at = queue.state();
+        if (queue.configure(ram.memory, ring->config(), 32768, host.features()) != nullptr) {
+          throw std::runtime_error("a queue cannot be configured anew");
+        }
+        queue.setState(at);
+      }
+      device = std::make_shared<Vsock>(options);
+      device->restore(host, state);
+    });
+  }
+
   /// New rings, as after a reset.
   void restart() {
     rx = std::make_unique<DriverRing>(ram, 64);

@@ -84,4 +84,11 @@ void ReceiveRing::discard() {
   count_--;
 }
 
+void ReceiveRing::giveBack() {
+  for (; count_ != 0; count_--) {
+    queue_->undoPop();
+  }
+  quiet_ = false;
+}
+
 }  // namespace tsvmm::virtio::vsock

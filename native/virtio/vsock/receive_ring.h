@@ -31,6 +31,8 @@ class ReceiveRing {
   uint32_t firstRoom() const { return static_cast<uint32_t>(chains_[first_].writableLeft()); }
   /// Gives the first buffer back empty: it is of no use.
   void discard();
+  /// Puts all back, as if they had not been taken.
+  void giveBack();
   /// Whether anything was returned since the last call.
   bool takePushed() { return std::exchange(pushed_, false); }
   /// How many chains have been taken from the queue and not been returned.

@@ -74,6 +74,7 @@ void Vsock::reset() {
     timer_ = 0;
   }
   eventOwed_ = false;
+  paused_ = false;
   pumpPosted_ = false;
   transmitPosted_ = false;
   std::lock_guard lock(mutex_);
@@ -349,6 +350,9 @@ void Vsock::wait(Connection& connection, std::chrono::milliseconds patience) {
 }
 
 void Vsock::armTimer(std::chrono::milliseconds delay) {
+  if (paused_) {
+    return;  // resume() looks
+  }
   const auto at = Clock::now() + delay;
   if (timer_ != 0) {
     if (timerAt_ <= at) {

@@ -50,6 +50,10 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
   void activate(Host& host) override;
   void notify(uint16_t index) override;
   void reset() override;
+  void pause(std::function<void()> paused) override;
+  void resume() override;
+  Value save() override;
+  void restore(Host& host, const Value& state) override;
 
   /// From any thread: runs `function` on the I/O thread, or once there is one.
   void submit(std::function<void()> function);
@@ -156,6 +160,8 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
   bool pumpPosted_ = false;
   bool transmitPosted_ = false;
   bool eventOwed_ = false;
+  bool paused_ = false;
+  Clock::time_point pausedAt_;
 
   std::unordered_map<uint64_t, std::shared_ptr<Connection>> table_;
   std::unordered_set<std::shared_ptr<Connection>> draining_;

@@ -8,11 +8,12 @@
 namespace tsvmm::virtio::vsock {
 
 void Vsock::serveTransmit() {
-  if (host_ == nullptr) {
+  if (host_ == nullptr || paused_) {
     return;
   }
   Queue& queue = host_->queue(kTransmitQueue);
   if (!queue.enabled()) {
+    pump();
     return;
   }
   const bool more = queue.drain([&](Chain& chain) {

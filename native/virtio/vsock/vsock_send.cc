@@ -44,7 +44,7 @@ void Vsock::schedule(Connection& connection) {
 }
 
 void Vsock::pump() {
-  if (host_ == nullptr || pumping_) {
+  if (host_ == nullptr || pumping_ || paused_) {
     return;
   }
   pumping_ = true;
@@ -169,7 +169,7 @@ bool Vsock::sendData(Connection& connection) {
 }
 
 void Vsock::sendEvent() {
-  if (!eventOwed_ || host_ == nullptr) {
+  if (!eventOwed_ || host_ == nullptr || paused_) {
     return;
   }
   Queue& queue = host_->queue(kEventQueue);

@@ -9,7 +9,21 @@
 
 namespace tsvmm::virtio::vsock {
 
-ssize_t receiveNow(int socket, std::span<const iovec> to) {
+namespace {
+
+constexpr uint32_t kInput = EPOLLIN | EPOLLRDHUP;
+
+size_t sizeOf(std::span<const iovec> parts) {
+  size_t size = 0;
+  for (const iovec& part : parts.first(std::min<size_t>(parts.size(), IOV_MAX))) {
+    size += part.iov_len;
+  }
+  return size;
+}
+
+}  // namespace
+
+ssize_t receiveNow(int socket, std::span<const iovec> to, bool* cut) {
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(to.data());
   message.msg_iovlen = std::min<size_t>(to.size(), IOV_MAX);
@@ -17,6 +31,9 @@ ssize_t receiveNow(int socket, std::span<const iovec> to) {
   do {
     n = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   } while (n < 0 && errno == EINTR);
+  if (cut != nullptr) {
+    *cut = n > 0 && (message.msg_flags & MSG_CTRUNC) != 0;
+  }
   return n < 0 ? -errno : n;
 }
 
@@ -33,18 +50,22 @@ ssize_t sendNow(int socket, std::span<const iovec> from) {
 
 void SocketEndpoint::start(EventLoop& loop, std::function<void()> ready) {
   ready_ = std::move(ready);
-  const int error = loop.add(socket_.get(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-                             [weak = weak_from_this(), this](uint32_t events) {
-                               // Held: what `ready` does may end this endpoint.
-                               const auto self = weak.lock();
-                               if (self == nullptr || loop_ == nullptr) {
-                                 return;
-                               }
-                               readable_ |= (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
-                               writable_ |= (events & EPOLLOUT) != 0;
-                               outputBroken_ |= (events & (EPOLLHUP | EPOLLERR)) != 0;
-                               ready_();
-                             });
+  const int error =
+      loop.add(socket_.get(), kInput | EPOLLET, [weak = weak_from_this(), this](uint32_t events) {
+        // Held: what `ready` does may end this endpoint.
+        const auto self = weak.lock();
+        if (self == nullptr || loop_ == nullptr) {
+          return;
+        }
+        readable_ |= (events & (kInput | EPOLLHUP | EPOLLERR)) != 0;
+        ending_ |= (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+        outputBroken_ |= (events & (EPOLLHUP | EPOLLERR)) != 0;
+        if ((events & EPOLLOUT) != 0) {
+          writable_ = true;
+          loop_->modify(socket_.get(), kInput | EPOLLET);
+        }
+        ready_();
+      });
   if (error != 0) {
     // Out of memory or of watches: the socket cannot be served.
     readable_ = true;
@@ -64,8 +85,12 @@ void SocketEndpoint::close() {
 }
 
 ssize_t SocketEndpoint::read(std::span<const iovec> to) {
-  const ssize_t n = receiveNow(socket_.get(), to);
+  bool cut = false;
+  const ssize_t n = receiveNow(socket_.get(), to, &cut);
   if (n == -EAGAIN) {
+    readable_ = false;
+  } else if (n > 0 && !ending_ && !cut && static_cast<size_t>(n) < sizeOf(to)) {
+    // Nothing is left: what comes from now on is told. Who knows that the end has come reads on to it.
     readable_ = false;
   }
   return n;
@@ -73,8 +98,10 @@ ssize_t SocketEndpoint::read(std::span<const iovec> to) {
 
 ssize_t SocketEndpoint::write(std::span<const iovec> from) {
   const ssize_t n = sendNow(socket_.get(), from);
-  if (n == -EAGAIN) {
+  if (n == -EAGAIN || (n > 0 && static_cast<size_t>(n) < sizeOf(from))) {
     writable_ = false;
+    // Asked for only now: a peer that keeps up would wake us with each message that it reads.
+    loop_->modify(socket_.get(), kInput | EPOLLOUT | EPOLLET);
   }
   return n;
 }

@@ -25,6 +25,7 @@ class SocketEndpoint final : public Endpoint {
  private:
   Fd socket_;
   EventLoop* loop_ = nullptr;
+  bool ending_ = false;  ///< the peer has shut its output down, or is gone
   std::function<void()> ready_;
 };
 
@@ -32,8 +33,9 @@ class SocketEndpoint final : public Endpoint {
 /// the listener's backlog is full, ENAMETOOLONG for a path that no socket can have.
 int connectUnix(const std::string& path, Fd& socket);
 
-/// recvmsg and sendmsg with MSG_DONTWAIT and MSG_NOSIGNAL; a negative errno on failure.
-ssize_t receiveNow(int socket, std::span<const iovec> to);
+/// recvmsg and sendmsg with MSG_DONTWAIT and MSG_NOSIGNAL; a negative errno on failure. `cut` tells whether
+/// descriptors were passed along (and dropped), where a read ends whatever follows.
+ssize_t receiveNow(int socket, std::span<const iovec> to, bool* cut = nullptr);
 ssize_t sendNow(int socket, std::span<const iovec> from);
 
 }  // namespace tsvmm::virtio::vsock

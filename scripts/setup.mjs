@@ -1,7 +1,7 @@
 // Sets up everything that the demo and the tests need. Each step is free when it has been done. Uses nothing
 // but Node.js itself: it is what installs the rest.
 //
-//   node scripts/setup.mjs [PART...]      parts: npm addon guest testbed test lint (default: all but lint)
+//   node scripts/setup.mjs [PART...]      parts: npm addon guest testbed test lint fuzz (default: all but lint and fuzz)
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,6 +16,7 @@ const PACKAGES = {
   testbed: 'testbed/packages.txt',
   test: 'test/packages.txt',
   lint: '.ci/packages.txt',
+  fuzz: 'fuzz/packages.txt',
 };
 
 export async function setUp(parts) {

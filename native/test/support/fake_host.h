@@ -48,6 +48,13 @@ class FakeHost final : public virtio::Host {
     });
   }
 
+  /// The same rings from index 0; on the I/O thread.
+  void reconfigure() { configureQueues(); }
+  /// What the driver accepts from the next configuration of the queues on.
+  void setFeatures(uint64_t features) {
+    run([&] { features_ = features; });
+  }
+
   /// Waits until `condition` (evaluated on the I/O thread whenever the device tells the driver something)
   /// holds; false after ten seconds, which only a failing test waits for.
   template <typename F>

@@ -10,6 +10,11 @@ const MIN_MATCH = 4;
  * its compressed length. The npm packages for LZ4 check no bounds, so the block decoder is ours.
  */
 export async function unpackLz4(data: Uint8Array, limit: number): Promise<Uint8Array> {
+  return unpackLegacyFrame(data, limit);
+}
+
+/** The same at once. @throws Error in words for a damaged frame, and for more than `limit` bytes */
+export function unpackLegacyFrame(data: Uint8Array, limit: number): Uint8Array {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
   const output = new Uint8Array(limit);
   let length = 0;

@@ -31,11 +31,14 @@ const here = dirname(fileURLToPath(import.meta.url));
 // dist/tsvmm.cjs or dist/index.js: one up. Compiled tests: out/js/src/addon: four up.
 const root = here.endsWith('dist') ? dirname(here) : join(here, '../../../..');
 
-/** Loads the addon on first use. Throws an Error that says how to build it if it is not there. */
+/**
+ * Loads the addon on first use: build/Release/tsvmm.node, or the file that TSVMM_ADDON names (one with sanitizers, for tests).
+ * Throws an Error that says how to build it if it is not there.
+ */
 export function addon(): Addon {
   if (loaded === undefined) {
     const require = createRequire(import.meta.url);
-    const path = join(root, 'build/Release/tsvmm.node');
+    const path = process.env['TSVMM_ADDON'] ?? join(root, 'build/Release/tsvmm.node');
     try {
       loaded = require(path) as Addon;
     } catch (error) {

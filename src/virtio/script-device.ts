@@ -63,11 +63,20 @@ export function describeScriptDevice(
     const queue = queues[index];
     if (queue === undefined || rest !== 'none') return;
     const born = generation;
+    // A driver that offers as fast as it is served must not keep the thread to itself.
+    let budget = 2 * queue.size;
     try {
       do {
         queue.disableNotifications();
-        for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
-          const taken = chain;
+        for (;;) {
+          if (budget-- === 0) {
+            setImmediate(() => {
+              if (born === generation) notify(index);
+            });
+            return;
+          }
+          const taken = queue.pop();
+          if (taken === undefined) break;
           const result = device.serve(taken, index);
           if (result === undefined) {
             finish(queue, taken);

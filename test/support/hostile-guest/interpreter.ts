@@ -22,7 +22,18 @@ export const mailbox = { program: 0, abort: 8, vcpu: 16, size: 0x1000 } as const
 /** An operation in guest memory: 64 bytes. */
 const OPERATION_SIZE = 64;
 
-const CODES = { end: 0, write: 1, read: 2, wait: 3, waitNot: 4, add: 5, copy: 6, repeat: 7 } as const;
+const CODES = {
+  end: 0,
+  write: 1,
+  read: 2,
+  wait: 3,
+  waitNot: 4,
+  add: 5,
+  copy: 6,
+  repeat: 7,
+  match: 8,
+  loop: 9,
+} as const;
 
 export type Width = 1 | 2 | 4 | 8;
 
@@ -35,7 +46,7 @@ export interface Operation {
   /** A wait also ends when the 32 bits there have one of the bits of `orMask`. */
   readonly orAddress?: number;
   readonly orMask?: number;
-  /** `repeat`: how many operations back it leads. */
+  /** `repeat` and `loop`: how many operations back it leads. */
   readonly back?: number;
 }
 
@@ -98,6 +109,20 @@ export const repeat = (times: number, operations: readonly Operation[]): Operati
   { code: 'repeat', value: times, back: operations.length },
 ];
 
+/** Waits until what is stored at two places is the same, or the second condition holds. */
+export const match = (
+  width: Width,
+  address: number,
+  other: number,
+  more: Pick<Operation, 'orAddress' | 'orMask'> = {},
+): Operation => ({ code: 'match', width, address, value: other, ...more });
+
+/** Does the `operations` again and again until the 32 bits at `flag` are not 0. */
+export const until = (flag: number, operations: readonly Operation[]): Operation[] => [
+  ...operations,
+  { code: 'loop', orAddress: flag, orMask: 0xffff_ffff, back: operations.length },
+];
+
 /** The bytes of a program that is to lie at `at`. */
 export function encodeProgram(operations: readonly Operation[], at: number): Uint8Array {
   const bytes = new Uint8Array((operations.length + 1) * OPERATION_SIZE);
@@ -107,7 +132,7 @@ export function encodeProgram(operations: readonly Operation[], at: number): Uin
     view.setUint32(to, CODES[operation.code], true);
     view.setUint32(to + 4, operation.width ?? 4, true);
     const address =
-      operation.code === 'repeat' ? at + (i - (operation.back ?? 0)) * OPERATION_SIZE : operation.address;
+      operation.back === undefined ? operation.address : at + (i - operation.back) * OPERATION_SIZE;
     view.setBigUint64(to + 8, BigInt(address ?? 0), true);
     view.setBigUint64(to + 16, BigInt.asUintN(64, BigInt(operation.value ?? 0)), true);
     view.setBigUint64(to + 24, BigInt(operation.mask ?? 0xffff_ffff_ffff_ffffn), true);
@@ -170,6 +195,10 @@ export const INTERPRETER = `
     jz do_copy
     dec %eax
     jz do_repeat
+    dec %eax
+    jz do_match
+    dec %eax
+    jz do_loop
     ud2
   done:
     movl $1, 56(%rsi)
@@ -231,6 +260,23 @@ export const INTERPRETER = `
     jmp step
   1:
     add $64, %rsi
+    jmp step
+
+  do_match:
+    mov 8(%rsi), %rdi
+    call load
+    mov %rax, 48(%rsi)
+    mov 16(%rsi), %rdi
+    call load
+    cmp %rax, 48(%rsi)
+    je done
+    call otherwise
+    jz do_match
+    jmp ended
+  do_loop:
+    call otherwise
+    jnz done
+    mov %rdi, %rsi
     jmp step
 
   otherwise:                       # whether a wait ends another way: eax, and the zero flag if it does not

@@ -33,6 +33,7 @@ const CODES = {
   repeat: 7,
   match: 8,
   loop: 9,
+  differ: 10,
 } as const;
 
 export type Width = 1 | 2 | 4 | 8;
@@ -117,6 +118,14 @@ export const match = (
   more: Pick<Operation, 'orAddress' | 'orMask'> = {},
 ): Operation => ({ code: 'match', width, address, value: other, ...more });
 
+/** Waits until what is stored at two places differs. */
+export const differ = (width: Width, address: number, other: number): Operation => ({
+  code: 'differ',
+  width,
+  address,
+  value: other,
+});
+
 /** Does the `operations` again and again until the 32 bits at `flag` are not 0. */
 export const until = (flag: number, operations: readonly Operation[]): Operation[] => [
   ...operations,
@@ -199,6 +208,8 @@ export const INTERPRETER = `
     jz do_match
     dec %eax
     jz do_loop
+    dec %eax
+    jz do_differ
     ud2
   done:
     movl $1, 56(%rsi)
@@ -272,6 +283,17 @@ export const INTERPRETER = `
     je done
     call otherwise
     jz do_match
+    jmp ended
+  do_differ:
+    mov 8(%rsi), %rdi
+    call load
+    mov %rax, 48(%rsi)
+    mov 16(%rsi), %rdi
+    call load
+    cmp %rax, 48(%rsi)
+    jne done
+    call otherwise
+    jz do_differ
     jmp ended
   do_loop:
     call otherwise

@@ -231,9 +231,9 @@ export class Rig {
     return this.machine.metrics()[device.name]?.interrupts ?? 0;
   }
 
-  /** How often the guest was interrupted by a device; what comes while one is pending is one with it. */
-  interruptsTaken(device: RigDevice): number {
-    return this.memory.readU32(INTERRUPT_COUNTERS + 4 * device.index);
+  /** Where the guest counts how often a device has interrupted it, in 32 bits. */
+  interruptCounter(device: RigDevice): number {
+    return INTERRUPT_COUNTERS + 4 * device.index;
   }
 
   #died(end: NativeEnd): void {

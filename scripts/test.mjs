@@ -2,9 +2,9 @@
 //
 //   npm test -- [PATTERN...] [--tier TIER]... [--no-setup]
 //
-// Tiers: native (C++ core), sanitize (the same with ASan and UBSan; only on request), unit (needs nothing), kvm
-// (micro-guests on any /dev/kvm), linux (Linux guests: hardware KVM or the testbed). A PATTERN is part of a test
-// file's path, or of a doctest case's name. --no-setup takes what is built as it is (for the middle of some work).
+// Tiers: native (C++ core), sanitize (the same and test/kvm/hostile with ASan and UBSan; only on request), unit (needs
+// nothing), kvm (micro-guests on any /dev/kvm), linux (Linux guests: hardware KVM or the testbed). A PATTERN is part of
+// a test file's path, or of a doctest case's name. --no-setup takes what is built as it is (for the middle of some work).
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -73,8 +73,20 @@ async function runNative(name, options, patterns, tally) {
   if (result.failed > 0 || result.passed > 0) tally.add(name, result);
 }
 
+/** The environment in which node takes the addon with sanitizers, which the tier's C++ tests were built with. */
+function sanitized() {
+  const library = spawnSync('g++', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).stdout.trim();
+  return {
+    TSVMM_ADDON: join(root, 'out/native-tests/sanitize/tsvmm.node'),
+    LD_PRELOAD: library,
+    // Node itself frees nothing at its end; a segmentation fault is V8's to handle first.
+    ASAN_OPTIONS: 'detect_leaks=0',
+    UBSAN_OPTIONS: 'print_stacktrace=1',
+  };
+}
+
 /** Runs test files in one session of the testbed, their events coming back as lines of JSON. */
-async function runInTestbed(files, reporter) {
+async function runInTestbed(files, reporter, env = {}) {
   // Inside, loading the 400 files of tap would cost each test file seconds: there (only) it is one file.
   const { buildSync } = await import('esbuild');
   const tap = 'node_modules/tap/dist/esm/index.js';
@@ -94,8 +106,9 @@ async function runInTestbed(files, reporter) {
     String(TESTBED_FILE_SECONDS),
     ...files,
   ];
+  const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   const [program, ...args] = inTestbed(
-    ['bash', '-c', `cp out/testbed/tap.js ${tap} && exec node "$@"`, 'tests', ...run],
+    ['bash', '-c', `cp out/testbed/tap.js ${tap} && exec env "$@"`, 'tests', ...assignments, 'node', ...run],
     ['-t', String(TESTBED_SECONDS)],
   );
   const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
@@ -117,43 +130,52 @@ async function main() {
     if (!TIERS.includes(tier)) throw new SetupError(`no tier '${tier}': there are ${TIERS.join(' ')}`);
   }
 
-  // Where the files go: the tiers on the host, and what wants the testbed in one session of it.
+  // Where the files go: the tiers on the host, and what wants the testbed in one session of it (with sanitizers: another).
   const here = [];
   const testbed = [];
-  for (const tier of ['unit', 'kvm', 'linux'].filter((tier) => tiers.includes(tier))) {
-    const files = filesOf(tier, patterns);
+  const hostile = [];
+  for (const tier of ['unit', 'kvm', 'linux', 'sanitize'].filter((tier) => tiers.includes(tier))) {
+    const sanitizes = tier === 'sanitize';
+    const files = sanitizes
+      ? filesOf('kvm', patterns).filter((file) => file.includes('/hostile/'))
+      : filesOf(tier, patterns);
     if (files.length === 0) continue;
     const reason = tier === 'unit' ? undefined : testbedReason();
     const away =
       reason !== undefined && (tier === 'linux' || kvmKind() === 'none' || process.env.TSVMM_TESTBED === '1');
     if (away) {
       console.log(`${tier} tests: ${reason}: in the testbed (an emulated machine, ten times slower)`);
-      testbed.push(...files);
+      (sanitizes ? hostile : testbed).push(...files);
     } else {
       here.push({ tier, files });
     }
   }
 
   const parts = ['test'];
-  if (here.length + testbed.length > 0) parts.push('addon');
+  const sessions = [testbed, hostile].filter((files) => files.length > 0).length;
+  if (here.length + sessions > 0) parts.push('addon');
   if (filesOf('linux', patterns).length > 0 && tiers.includes('linux')) parts.push('guest');
-  if (testbed.length > 0) parts.push('testbed');
+  if (sessions > 0) parts.push('testbed');
   if (!values['no-setup']) await setUp(parts);
 
   const tally = new Tally();
   if (tiers.includes('native')) await runNative('native', [], patterns, tally);
-  if (tiers.includes('sanitize')) await runNative('sanitize', ['-DSANITIZE=ON'], patterns, tally);
-  if (here.length + testbed.length > 0) {
+  if (tiers.includes('sanitize')) {
+    await runNative('sanitize', ['-DSANITIZE=ON', '-DADDON=ON'], patterns, tally);
+  }
+  if (here.length + sessions > 0) {
     await step('compile', 'TypeScript', [
       [process.execPath, 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'],
     ]);
     const reporter = await tapReporter(tally);
     for (const { tier, files } of here) {
       console.log(`${tier} tests:`);
-      await runFiles(files, { jobs: availableParallelism(), seconds: FILE_SECONDS }, reporter.report);
+      const env = tier === 'sanitize' ? sanitized() : {};
+      await runFiles(files, { jobs: availableParallelism(), seconds: FILE_SECONDS, env }, reporter.report);
     }
-    if (testbed.length > 0) {
-      const trouble = await runInTestbed(testbed, reporter);
+    for (const files of [testbed, hostile]) {
+      if (files.length === 0) continue;
+      const trouble = await runInTestbed(files, reporter, files === hostile ? sanitized() : {});
       if (trouble !== undefined) {
         reporter.lost(trouble);
         tally.add('testbed', { failed: 1, ms: 0, details: [trouble] });

@@ -9,11 +9,11 @@ import { pathToFileURL } from 'node:url';
 const GRACE_MS = 5000;
 
 /**
- * Runs each of `files`, `jobs` at a time, for at most `seconds`. `report` gets, for each file,
+ * Runs each of `files`, `jobs` at a time, for at most `seconds`, `env` added to its environment. `report` gets, for each file,
  * {file, start: true}, {file, out: text}, {file, err: text} in turn, and last
  * {file, end: exit status or signal name, late: whether the time limit ended it, ms}.
  */
-export async function runFiles(files, { jobs, seconds }, report) {
+export async function runFiles(files, { jobs, seconds, env = {} }, report) {
   const waiting = [...files];
   const running = new Set();
   const killAll = () => {
@@ -26,14 +26,14 @@ export async function runFiles(files, { jobs, seconds }, report) {
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal).on('exit', killAll);
   const worker = async () => {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
-      await runFile(file, seconds, running, report);
+      await runFile(file, seconds, env, running, report);
     }
   };
   await Promise.all(Array.from({ length: Math.min(jobs, files.length) }, worker));
   process.off('SIGINT', onSignal).off('SIGTERM', onSignal).off('exit', killAll);
 }
 
-function runFile(file, seconds, running, report) {
+function runFile(file, seconds, env, running, report) {
   return new Promise((resolve) => {
     const start = Date.now();
     report({ file, start: true });
@@ -41,7 +41,7 @@ function runFile(file, seconds, running, report) {
       detached: true, // a group of its own
       stdio: ['ignore', 'pipe', 'pipe'],
       // tap's own limit comes first: it names the test that hangs
-      env: { ...process.env, TAP_TIMEOUT: String(Math.ceil(seconds * 0.9)) },
+      env: { ...process.env, ...env, TAP_TIMEOUT: String(Math.ceil(seconds * 0.9)) },
     });
     let late = false;
     let status;

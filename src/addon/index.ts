@@ -38,7 +38,7 @@ const root = here.endsWith('dist') ? dirname(here) : join(here, '../../../..');
 export function addon(): Addon {
   if (loaded === undefined) {
     const require = createRequire(import.meta.url);
-    const path = process.env['TSVMM_ADDON'] ?? join(root, 'build/Release/tsvmm.node');
+    const path = process.env.TSVMM_ADDON ?? join(root, 'build/Release/tsvmm.node');
     try {
       loaded = require(path) as Addon;
     } catch (error) {

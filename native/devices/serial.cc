@@ -184,7 +184,8 @@ void Serial::readInput() {
     size_t room;
     {
       std::lock_guard lock(mutex_);
-      room = kInputLimit - input_.size();
+      // A FIFO that the guest has cleared went back to input_, which may be over the limit by that much.
+      room = kInputLimit - std::min(kInputLimit, input_.size());
       if (room == 0 || closed_) {
         inputScheduled_ = false;
         return;

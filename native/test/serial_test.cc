@@ -397,6 +397,35 @@ TEST_CASE("serial: a driver that stops and starts loses no input") {
   CHECK(got == text);
 }
 
+TEST_CASE("serial: a FIFO that is cleared while much is waiting") {
+  auto owned = std::make_unique<PushSource>();
+  PushSource& source = *owned;
+  Rig rig(std::move(owned));
+  std::string text(Serial::kInputLimit * 4, '?');
+  for (size_t i = 0; i < text.size(); i++) {
+    text[i] = static_cast<char>(' ' + i % 90);
+  }
+  rig.serial->write(2, 0x01);
+  rig.serial->write(1, 0x01);
+  const size_t first = Serial::kInputLimit + 10;  // FIFO full, and all but the limit behind it
+  source.push(text.data(), first);
+  rig.loop.call([] {});
+  rig.loop.call([] {});
+  rig.serial->write(1, 0x00);
+  rig.serial->write(2, 0x03);
+  source.push(text.data() + first, text.size() - first);
+  rig.loop.call([] {});
+  rig.serial->write(1, 0x01);
+  std::string got;
+  while (got.size() < text.size()) {
+    rig.loop.call([] {});
+    while ((rig.serial->read(5) & 1) != 0) {
+      got += static_cast<char>(rig.serial->read(0));
+    }
+  }
+  CHECK(got == text);
+}
+
 TEST_CASE("serial: a guest that polls gets input on request; output echoes") {
   auto owned = std::make_unique<PushSource>();
   PushSource& source = *owned;

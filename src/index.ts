@@ -10,6 +10,7 @@ export { Kvm } from './kvm/kvm.js';
 export { Vcpu } from './kvm/vcpu.js';
 export { Vm } from './kvm/vm.js';
 export type {
+  BalloonConfig,
   DiskConfig,
   KernelConfig,
   MachineConfig,
@@ -22,6 +23,8 @@ export { MachineError } from './machine/error.js';
 export { Machine, type MachineExit, type MachineState } from './machine/machine.js';
 export { Timeline } from './machine/timeline.js';
 export { GuestMemory, MemoryError } from './memory/guest-memory.js';
+export { type Balloon, BalloonError, type BalloonStatistics } from './virtio/balloon/index.js';
+export type { ConsolePort, PortOptions } from './virtio/console/index.js';
 export { Chain, QueueError, SplitQueue } from './virtio/queue.js';
 export type { ScriptVirtioDevice } from './virtio/script-device.js';
 export type { Vsock } from './virtio/vsock/index.js';

@@ -16,6 +16,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   NativeMachine::init(env, exports);
   initScriptDevices(env, exports);
   initSystem(env, exports);
+  exports.Set("createVirtioBalloon", Napi::Function::New(env, createVirtioBalloon));
   exports.Set("createVirtioBlk", Napi::Function::New(env, createVirtioBlk));
   exports.Set("createVirtioConsole", Napi::Function::New(env, createVirtioConsole));
   exports.Set("createVirtioFs", Napi::Function::New(env, createVirtioFs));

@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "addon/script_function.h"
+
 namespace tsvmm::addon {
 namespace {
 
@@ -68,49 +70,6 @@ void deliver(Napi::Env env, Napi::Function function, Chunk* raw) {
     std::rethrow_exception(thrown);
   }
 }
-
-/// A function of JavaScript for other threads, whose owner may outlive the JavaScript environment: a device
-/// is freed with the last external value that holds it, which can be after Node has taken its thread-safe
-/// functions down.
-class ScriptFunction {
- public:
-  ScriptFunction(Napi::Env env, const Napi::Function& function, const char* name)
-      : function_(Napi::ThreadSafeFunction::New(
-            env, function, name, 0, 1,
-            [](Napi::Env, std::shared_ptr<State>* held) {
-              {
-                std::lock_guard lock((*held)->mutex);
-                (*held)->alive = false;
-              }
-              delete held;
-            },
-            new std::shared_ptr<State>(state_))) {
-    function_.Unref(env);
-  }
-  ~ScriptFunction() {
-    std::lock_guard lock(state_->mutex);
-    if (state_->alive) {
-      function_.Release();
-    }
-  }
-  ScriptFunction(const ScriptFunction&) = delete;
-  ScriptFunction& operator=(const ScriptFunction&) = delete;
-
-  /// False where JavaScript is ending.
-  template <typename... Arguments>
-  bool call(Arguments... arguments) {
-    std::lock_guard lock(state_->mutex);
-    return state_->alive && function_.NonBlockingCall(arguments...) == napi_ok;
-  }
-
- private:
-  struct State {
-    std::mutex mutex;
-    bool alive = true;
-  };
-  const std::shared_ptr<State> state_ = std::make_shared<State>();
-  Napi::ThreadSafeFunction function_;
-};
 
 class ScriptSink final : public ByteSink {
  public:

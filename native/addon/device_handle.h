@@ -16,6 +16,7 @@ Napi::Value wrapDevice(Napi::Env env, std::shared_ptr<virtio::Device> device);
 std::shared_ptr<virtio::Device> unwrapDevice(const Napi::Value& value);
 
 // One factory a device, in virtio_NAME.cc; each is exported to JavaScript under the name given here.
+Napi::Value createVirtioBalloon(const Napi::CallbackInfo& info);
 Napi::Value createVirtioBlk(const Napi::CallbackInfo& info);
 Napi::Value createVirtioConsole(const Napi::CallbackInfo& info);
 Napi::Value createVirtioFs(const Napi::CallbackInfo& info);

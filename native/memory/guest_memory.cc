@@ -1,7 +1,9 @@
 #include "memory/guest_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <stdexcept>
 #include <system_error>
@@ -62,6 +64,27 @@ GuestMemory::~GuestMemory() {
   for (const auto& [base, size] : mappings_) {
     munmap(base, size);
   }
+}
+
+int GuestMemory::discard(const GuestSlice& slice) const noexcept {
+  const uint8_t* const from = slice.unsafeData();
+  for (const Region& region : regions_) {
+    if (from < region.host || from >= region.host + region.size) {
+      continue;
+    }
+    const auto offset = static_cast<uint64_t>(from - region.host);
+    const uint64_t first = (offset + kPage - 1) & ~(kPage - 1);
+    const uint64_t end = std::min(offset + slice.size(), region.size) & ~(kPage - 1);
+    if (first >= end) {
+      return 0;
+    }
+    const int result =
+        memfd_ ? fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                           static_cast<off_t>(region.fileOffset + first), static_cast<off_t>(end - first))
+               : madvise(region.host + first, end - first, MADV_DONTNEED);
+    return result == 0 ? 0 : errno;
+  }
+  return EFAULT;
 }
 
 int GuestMemory::load(int fd, uint64_t fileOffset, uint64_t address, uint64_t length) const noexcept {

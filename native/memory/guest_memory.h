@@ -114,6 +114,10 @@ class GuestMemory {
     return true;
   }
 
+  /// Gives the whole pages of 4 KiB within `slice`, which has to be this memory's, back to the host: they are
+  /// backed by nothing until they are used again, and read as zeros then. 0 or an errno.
+  int discard(const GuestSlice& slice) const noexcept;
+
   /// Reads `length` bytes of `fd` from `fileOffset` on to guest RAM at `address`; 0 or an errno (EFAULT:
   /// outside RAM, ENODATA: the file is shorter).
   int load(int fd, uint64_t fileOffset, uint64_t address, uint64_t length) const noexcept;

@@ -6,45 +6,23 @@
 #include <string>
 
 #include "support/fake_host.h"
+#include "support/gated_sink.h"
 #include "support/ring.h"
 #include "virtio/console/console.h"
 
 using namespace tsvmm;
 using namespace tsvmm::test;
 using tsvmm::virtio::Console;
+using tsvmm::virtio::ConsolePortOptions;
 
 namespace {
 
-/// Takes what the test allows.
-class GatedSink final : public ByteSink {
- public:
-  ssize_t writev(const iovec* parts, int count) override {
-    if (error != 0) {
-      return -error;
-    }
-    ssize_t taken = 0;
-    for (int i = 0; i < count && allowed != 0; i++) {
-      const size_t step = std::min(allowed, parts[i].iov_len);
-      bytes.append(static_cast<const char*>(parts[i].iov_base), step);
-      allowed -= step;
-      taken += static_cast<ssize_t>(step);
-    }
-    return taken == 0 ? -EAGAIN : taken;
-  }
-  void awaitWritable(EventLoop&, std::function<void()> callback) override { ready = std::move(callback); }
-  void cancel() override { ready = {}; }
-  void allow(size_t count) {
-    allowed += count;
-    if (const auto callback = std::exchange(ready, {})) {
-      callback();
-    }
-  }
-
-  size_t allowed = 0;
-  int error = 0;
-  std::string bytes;
-  std::function<void()> ready;
-};
+std::vector<ConsolePortOptions> onePort(std::unique_ptr<ByteSource> source, std::unique_ptr<ByteSink> sink) {
+  std::vector<ConsolePortOptions> ports(1);
+  ports[0].source = std::move(source);
+  ports[0].sink = std::move(sink);
+  return ports;
+}
 
 struct Rig {
   explicit Rig(std::unique_ptr<ByteSource> source = nullptr, std::unique_ptr<ByteSink> sink = nullptr,
@@ -52,7 +30,7 @@ struct Rig {
       : receive(ram, 16),
         transmit(ram, 16),
         host(ram, {&receive, &transmit}),
-        console(std::move(source), std::move(sink), quiet) {
+        console(onePort(std::move(source), std::move(sink)), {}, quiet) {
     host.config = std::vector<uint8_t>(12);
     host.activate(console);
   }
@@ -236,12 +214,12 @@ TEST_CASE("console: a pipe for each direction, many bytes") {
 TEST_CASE("console: resizing, before and while active") {
   Rig rig;
   CHECK(rig.host.configUpdates == 0);
-  rig.console.resize(132, 43);
+  rig.console.resize(0, 132, 43);
   REQUIRE(rig.host.waitUntil([&] { return rig.host.configUpdates == 1; }));
   CHECK(rig.host.config[0] == 132);
   CHECK(rig.host.config[2] == 43);
   rig.host.reset(rig.console);
-  rig.console.resize(0x1234, 0x5678);
+  rig.console.resize(0, 0x1234, 0x5678);
   rig.host.activate(rig.console);
   CHECK(rig.host.config[0] == 0x34);
   CHECK(rig.host.config[1] == 0x12);

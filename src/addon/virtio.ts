@@ -5,6 +5,24 @@ export interface NativeDevice {
   readonly device: object;
 }
 
+export interface NativeBalloonOptions {
+  /** Pages of 4 KiB. */
+  readonly target: number;
+  /** Hears that actual() has changed, or that takeStatistics() has some; several changes may be one call. */
+  readonly onChange: () => void;
+}
+
+export interface NativeBalloon extends NativeDevice {
+  /** In pages of 4 KiB. */
+  setTarget(pages: number): void;
+  target(): number;
+  /** Pages of 4 KiB that are in the balloon, as the driver says. */
+  actual(): number;
+  requestStatistics(): void;
+  /** As the driver wrote them, once. */
+  takeStatistics(): Buffer | undefined;
+}
+
 export interface NativeBlkOptions {
   readonly path: string;
   readonly readOnly: boolean;
@@ -27,19 +45,35 @@ export interface NativeBlk extends NativeDevice {
   close(): void;
 }
 
-export interface NativeConsoleOptions {
+export interface NativePortOptions {
+  /** The driver is told it, where it is not empty. */
+  readonly name: string;
+  readonly console: boolean;
+  readonly columns: number;
+  readonly rows: number;
   /** A descriptor, or a function that hears that there is room again: then write() and end() give the input. */
   readonly input?: number | (() => void) | undefined;
   /** A descriptor, or a function that gets the output; when it returns false, no more comes until resumeOutput(). */
   readonly output?: number | ((chunk: Buffer) => unknown) | undefined;
 }
 
+export interface NativeConsoleOptions {
+  readonly ports: readonly NativePortOptions[];
+  /** Hears that opens() of a port has changed; several changes may be one call. */
+  readonly onChange: () => void;
+}
+
+/** A port is its index. */
 export interface NativeConsole extends NativeDevice {
-  resize(columns: number, rows: number): void;
+  resize(port: number, columns: number, rows: number): void;
   /** How many of the bytes were taken. */
-  write(bytes: Uint8Array): number;
-  end(): void;
-  resumeOutput(): void;
+  write(port: number, bytes: Uint8Array): number;
+  end(port: number): void;
+  resumeOutput(port: number): void;
+  /** The host's side has gone for good. */
+  hangUp(port: number): void;
+  /** How often the guest has opened and closed it, together: odd while it is open. */
+  opens(port: number): number;
 }
 
 export interface NativeFsOptions {
@@ -94,6 +128,7 @@ export interface NativeVsock extends NativeDevice {
 
 /** One factory a device. */
 export interface VirtioAddon {
+  createVirtioBalloon(options: NativeBalloonOptions): NativeBalloon;
   createVirtioBlk(options: NativeBlkOptions): NativeBlk;
   createVirtioConsole(options: NativeConsoleOptions): NativeConsole;
   createVirtioFs(options: NativeFsOptions): NativeDevice;

@@ -3,8 +3,11 @@ import { UserError } from '../runtime/errors.js';
 /** A command line that cannot be followed. */
 export class UsageError extends UserError {}
 
-/** A command's options: `flag` takes no value, `value` one, `list` one at each of several times. */
-export type OptionTable = Readonly<Record<string, 'flag' | 'value' | 'list'>>;
+/**
+ * A command's options: `flag` takes no value, `value` one, `list` one at each of several times, `optional` one after `=` only
+ * (without, it is the empty string).
+ */
+export type OptionTable = Readonly<Record<string, 'flag' | 'value' | 'list' | 'optional'>>;
 
 export type Parsed<T extends OptionTable> = {
   readonly options: {
@@ -52,7 +55,7 @@ export function parseArguments<T extends OptionTable>(
       options[name] = true;
       continue;
     }
-    const value = equals >= 0 ? arg.slice(equals + 1) : args[++i];
+    const value = equals >= 0 ? arg.slice(equals + 1) : kind === 'optional' ? '' : args[++i];
     if (value === undefined) throw new UsageError(`${written}: its value is missing`);
     if (kind === 'list') {
       const list = options[name];

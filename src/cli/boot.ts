@@ -9,6 +9,7 @@ import {
   parseInteger,
   parseMemory,
   parseSeconds,
+  parseSize,
   UsageError,
 } from './arguments.js';
 import { ESCAPE_KEY, Terminal } from './terminal.js';
@@ -28,6 +29,7 @@ the keys go to the guest, and Ctrl-] ends the machine.
   --vsock PATH              a socket device: the guest's connection to host port P reaches the Unix socket PATH_P;
                             who connects to PATH and sends "CONNECT P" and a newline reaches the guest's port P
   --rng                     a virtio entropy source
+  --balloon[=SIZE]          a memory balloon: what the guest frees goes back to the host; SIZE of its memory at once
   --decompress host|guest   who unpacks a bzImage's kernel; host (and cached) by default
   --timeline FILE           writes the phases of the start as JSON
   --deadline SECONDS        ends a machine that takes longer
@@ -54,6 +56,7 @@ const OPTIONS = {
   share: 'list',
   vsock: 'value',
   rng: 'flag',
+  balloon: 'optional',
   decompress: 'value',
   timeline: 'value',
   deadline: 'value',
@@ -106,8 +109,9 @@ function machineConfig(kernel: string, options: Parsed<typeof OPTIONS>['options'
   if (decompress !== undefined && decompress !== 'host' && decompress !== 'guest') {
     throw new UsageError(`--decompress: expected host or guest, got ${JSON.stringify(decompress)}`);
   }
+  const memory = options.memory === undefined ? 128 << 20 : parseMemory(options.memory);
   return {
-    memory: options.memory === undefined ? 128 << 20 : parseMemory(options.memory),
+    memory,
     cpus: options.cpus === undefined ? 1 : parseInteger(options.cpus, '--cpus', 1, 254),
     kernel: {
       path: kernel,
@@ -120,8 +124,18 @@ function machineConfig(kernel: string, options: Parsed<typeof OPTIONS>['options'
     shares: (options.share ?? []).map(parseShare),
     vsock: options.vsock === undefined ? undefined : { path: options.vsock },
     rng: options.rng === true,
+    ...(options.balloon === undefined ? {} : { balloon: parseBalloon(options.balloon, memory) }),
     log: (line) => printError(`tsvmm: ${line}`),
   };
+}
+
+function parseBalloon(text: string, memory: number): { target: number } {
+  const target = text === '' ? 0 : parseSize(text, '--balloon');
+  if (target % 4096 !== 0) throw new UsageError(`--balloon: ${target} bytes are no multiple of 4096`);
+  if (target > memory) {
+    throw new UsageError(`--balloon: ${target} bytes are more than the guest's memory, ${memory} bytes`);
+  }
+  return { target };
 }
 
 function parseDisk(text: string): DiskConfig {

@@ -91,7 +91,7 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
         (offset, size, value) => device.write?.(offset, size, value),
       );
     }
-    const { descriptions, vsock } = describeDevices(config, () => memory, release);
+    const { descriptions, vsock, balloon, ports } = describeDevices(config, () => memory, release);
     const virtioMmio = descriptions.map((description, index): AcpiDevice => {
       const gsi = layout.VIRTIO_MMIO_GSIS[index];
       if (gsi === undefined) {
@@ -151,7 +151,18 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
       return vcpu;
     });
     timeline?.mark('vcpus');
-    return { native: machine, vm, vcpus, memory, virtio: descriptions, vsock, timeline, release };
+    return {
+      native: machine,
+      vm,
+      vcpus,
+      memory,
+      virtio: descriptions,
+      vsock,
+      balloon,
+      ports,
+      timeline,
+      release,
+    };
   } catch (error) {
     for (const undo of release) undo();
     throw error;

@@ -1,4 +1,5 @@
 import type { ScriptDevice } from '../devices/script-device.js';
+import type { PortOptions } from '../virtio/console/index.js';
 import type { ScriptVirtioDevice } from '../virtio/script-device.js';
 import { MachineError } from './error.js';
 import type { Timeline } from './timeline.js';
@@ -14,11 +15,18 @@ export interface MachineConfig {
   readonly serial?: StreamConfig | undefined;
   /** A virtio console (hvc0) on these descriptors. */
   readonly console?: StreamConfig | undefined;
+  /**
+   * Ports of that console, with names, or of one of its own: further terminals (hvcN) and plain ports (`/dev/virtio-ports/NAME`).
+   * Each is on descriptors, or a stream; see {@link Machine.ports}.
+   */
+  readonly ports?: readonly PortOptions[];
   readonly disks?: readonly DiskConfig[];
   readonly shares?: readonly ShareConfig[];
   readonly vsock?: VsockConfig | undefined;
   /** A virtio entropy source; true by default. */
   readonly rng?: boolean;
+  /** A memory balloon: what the guest does not need the host has back. `true`: with every default. */
+  readonly balloon?: boolean | BalloonConfig;
   /** Devices on the bus that are written in TypeScript. */
   readonly devices?: readonly ScriptDevice[];
   /** Virtio devices that are written in TypeScript. */
@@ -77,6 +85,17 @@ export interface ShareConfig {
   readonly exports?: readonly { readonly name: string; readonly path: string; readonly readOnly?: boolean }[];
   readonly readOnly?: boolean;
   readonly cache?: 'none' | 'auto' | 'always';
+}
+
+export interface BalloonConfig {
+  /** How much of its memory the guest is to give up at first, in bytes, a multiple of 4096; 0 by default. */
+  readonly target?: number;
+  /** The guest takes memory out of the balloon before it kills a process for want of memory. True by default. */
+  readonly deflateOnOom?: boolean;
+  /** The guest's memory statistics: on request, and every `interval` milliseconds. True by default. */
+  readonly statistics?: boolean | { readonly interval: number };
+  /** What the guest frees goes back to the host by itself. True by default. */
+  readonly reporting?: boolean;
 }
 
 const MIN_MEMORY = 16 << 20;

@@ -1,6 +1,7 @@
 import type { GuestMemory } from '../memory/guest-memory.js';
+import { type Balloon, describeBalloon } from '../virtio/balloon/index.js';
 import { describeBlk } from '../virtio/blk/index.js';
-import { describeConsole } from '../virtio/console/index.js';
+import { type ConsolePort, describeConsole } from '../virtio/console/index.js';
 import type { VirtioDescription } from '../virtio/description.js';
 import { describeFs } from '../virtio/fs/index.js';
 import { describeRng } from '../virtio/rng/index.js';
@@ -13,7 +14,12 @@ export function describeDevices(
   config: MachineConfig,
   memory: () => GuestMemory,
   release: (() => void)[],
-): { readonly descriptions: readonly VirtioDescription[]; readonly vsock: Vsock | undefined } {
+): {
+  readonly descriptions: readonly VirtioDescription[];
+  readonly vsock: Vsock | undefined;
+  readonly balloon: Balloon | undefined;
+  readonly ports: ReadonlyMap<string, ConsolePort>;
+} {
   const descriptions: VirtioDescription[] = [];
   for (const [index, disk] of (config.disks ?? []).entries()) {
     const blk = describeBlk({ name: `blk${index}`, ...disk });
@@ -31,9 +37,22 @@ export function describeDevices(
     if (config.vsock.path !== undefined) described.vsock.open(config.vsock.path);
     descriptions.push(described.description);
   }
-  if (config.console !== undefined)
-    descriptions.push(describeConsole({ name: 'console', ...config.console }));
+  let ports: ReadonlyMap<string, ConsolePort> = new Map();
+  if (config.console !== undefined || (config.ports?.length ?? 0) > 0) {
+    const described = describeConsole({ name: 'console', terminal: config.console, ports: config.ports });
+    ports = described.ports;
+    for (const port of ports.values()) release.push(() => port.close());
+    descriptions.push(described.description);
+  }
   if (config.rng !== false) descriptions.push(describeRng({ name: 'rng' }));
+  let balloon: Balloon | undefined;
+  if (config.balloon !== undefined && config.balloon !== false) {
+    const options = config.balloon === true ? {} : config.balloon;
+    const described = describeBalloon({ name: 'balloon', memory: config.memory, ...options });
+    balloon = described.balloon;
+    release.push(() => described.balloon.close());
+    descriptions.push(described.description);
+  }
   for (const device of config.virtio ?? []) descriptions.push(describeScriptDevice(device, memory));
-  return { descriptions, vsock };
+  return { descriptions, vsock, balloon, ports };
 }

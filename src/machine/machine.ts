@@ -2,6 +2,8 @@ import type { DeviceMetrics, NativeEnd, NativeMachine } from '../addon/index.js'
 import type { Vcpu } from '../kvm/vcpu.js';
 import type { Vm } from '../kvm/vm.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
+import type { Balloon } from '../virtio/balloon/index.js';
+import type { ConsolePort } from '../virtio/console/index.js';
 import type { VirtioDescription } from '../virtio/description.js';
 import type { Vsock } from '../virtio/vsock/index.js';
 import { buildMachine } from './builder.js';
@@ -31,6 +33,8 @@ export interface MachineParts {
   readonly memory: GuestMemory;
   readonly virtio: readonly VirtioDescription[];
   readonly vsock: Vsock | undefined;
+  readonly balloon: Balloon | undefined;
+  readonly ports: ReadonlyMap<string, ConsolePort>;
   readonly timeline: Timeline | undefined;
   /** Frees what the builder opened, in its order. */
   readonly release: readonly (() => void)[];
@@ -194,6 +198,17 @@ export class Machine {
   get vsock(): Vsock {
     if (this.parts.vsock === undefined) throw new MachineError('the machine has no vsock device');
     return this.parts.vsock;
+  }
+
+  /** The virtio console's ports by name; `console` is that of the configuration's `console`. */
+  get ports(): ReadonlyMap<string, ConsolePort> {
+    return this.parts.ports;
+  }
+
+  /** The machine's memory balloon. */
+  get balloon(): Balloon {
+    if (this.parts.balloon === undefined) throw new MachineError('the machine has no balloon');
+    return this.parts.balloon;
   }
 
   /** Guest physical memory, every access checked. */

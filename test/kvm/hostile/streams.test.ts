@@ -110,7 +110,7 @@ const console: readonly Case[] = [
     name: 'input into readable, empty and no buffers',
     verdict: served,
     async attack(driver) {
-      bench.console.write(Buffer.from('input'));
+      bench.console.write(0, Buffer.from('input'));
       const ring = driver.ring(RECEIVE);
       ring.chain(0, [{ address: driver.buffer(8), length: 8 }]);
       ring.chain(1, [{ address: driver.buffer(8), length: 0, flags: WRITE }]);
@@ -133,7 +133,7 @@ const console: readonly Case[] = [
     name: 'input into the used ring',
     verdict: 'either',
     async attack(driver) {
-      bench.console.write(Buffer.alloc(64, 0xff));
+      bench.console.write(0, Buffer.alloc(64, 0xff));
       const ring = driver.ring(RECEIVE);
       ring.chain(0, [{ address: ring.place.used, length: 64, flags: WRITE }]);
       ring.put(0);
@@ -145,7 +145,7 @@ const console: readonly Case[] = [
     name: 'a head out of range where input waits',
     verdict: /available entry is not below/,
     async attack(driver) {
-      bench.console.write(Buffer.from('x'));
+      bench.console.write(0, Buffer.from('x'));
       driver.ring(RECEIVE).put(500);
       await driver.rig.run(driver.offer(RECEIVE));
     },
@@ -155,7 +155,7 @@ const console: readonly Case[] = [
     verdict: served,
     async attack() {
       let taken = 0;
-      for (let i = 0; i < 100; i++) taken += bench.console.write(Buffer.alloc(1 << 16));
+      for (let i = 0; i < 100; i++) taken += bench.console.write(0, Buffer.alloc(1 << 16));
       assert.ok(taken <= 2 << 16, `${taken} bytes`);
     },
   },
@@ -164,7 +164,7 @@ const console: readonly Case[] = [
     verdict: served,
     async attack(driver) {
       for (let i = 1; i <= 20; i++) {
-        bench.console.resize(i, i);
+        bench.console.resize(0, i, i);
         await driver.rig.run([...driver.reset(), ...driver.steps()]);
       }
     },

@@ -11,9 +11,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { addon, type NativeConsole } from '../../../src/addon/index.js';
 import type { GuestMemory } from '../../../src/memory/guest-memory.js';
 import { describeBlk } from '../../../src/virtio/blk/index.js';
-import { type Console, describeConsole } from '../../../src/virtio/console/index.js';
+import { describeConsole } from '../../../src/virtio/console/index.js';
 import { describeFs } from '../../../src/virtio/fs/index.js';
 import { describeRng } from '../../../src/virtio/rng/index.js';
 import { describeScriptDevice, type ScriptVirtioDevice } from '../../../src/virtio/script-device.js';
@@ -32,7 +33,8 @@ export interface FullBench extends Bench {
   readonly disk: string;
   readonly share: string;
   readonly vsock: Vsock;
-  readonly console: Console;
+  /** Its one port is 0. */
+  readonly console: NativeConsole;
   /** What the guest has printed. */
   readonly output: Buffer[];
 }
@@ -77,12 +79,10 @@ export async function fullBench(
 
   const output: Buffer[] = [];
   const { vsock, description: vsockDescription } = describeVsock({ name: 'vsock' });
-  const console = describeConsole({
-    name: 'console',
-    input: 'push',
-    output: (chunk) => {
-      output.push(chunk);
-    },
+  const terminal = { name: '', console: true, columns: 0, rows: 0 };
+  const console = addon().createVirtioConsole({
+    ports: [{ ...terminal, input: () => {}, output: (chunk) => void output.push(chunk) }],
+    onChange: () => {},
   });
   const describe = (memory: () => GuestMemory) => {
     const disks = [
@@ -95,7 +95,7 @@ export async function fullBench(
       ...disks.map(({ description }) => description),
       describeFs({ name: 'fs', tag: 'share', directory: share }),
       vsockDescription,
-      console,
+      { ...describeConsole({ name: 'console', terminal: {} }).description, backend: console },
       describeRng({ name: 'rng' }),
       describeScriptDevice(options.script ?? echo, memory),
     ];

@@ -44,6 +44,13 @@ t.test('usage', async (t) => {
   await failure(t, ['boot', '/dev/null', '--memory', '12Q'], /--memory: expected a size/);
   await failure(t, ['boot', '/dev/null', '--disk', ',ro'], /--disk: expected FILE or FILE,ro/);
   await failure(t, ['boot', '/dev/null', '--share', 'x'], /--share: expected TAG=DIR/);
+  await failure(t, ['boot', '/dev/null', '--balloon=much'], /--balloon: expected a size/);
+  await failure(t, ['boot', '/dev/null', '--balloon=5000'], /--balloon: 5000 bytes are no multiple of 4096/);
+  await failure(
+    t,
+    ['boot', '/dev/null', '--balloon=1G'],
+    /--balloon: 1073741824 bytes are more than the guest/,
+  );
   await failure(t, ['boot', '/dev/null', '--decompress', 'never'], /--decompress: expected host or guest/);
   await failure(t, ['boot', '/dev/null', '--deadline', '0'], /--deadline: expected seconds/);
   await failure(t, ['run', '--pid-file', 'x'], /unknown option --pid-file/);

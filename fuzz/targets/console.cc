@@ -1,4 +1,4 @@
-// The console device (native/virtio/console).
+// The console device with three ports (native/virtio/console).
 #include "virtio/console/console.h"
 
 #include "support/driver.h"
@@ -40,11 +40,19 @@ class Sink final : public ByteSink {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static fuzz::Driver driver(
       [] {
-        auto source = std::make_unique<PushSource>();
-        source->push("typed", 5);
-        return std::make_shared<virtio::Console>(std::move(source), std::make_unique<Sink>(),
-                                                 std::chrono::milliseconds(0));
+        std::vector<virtio::ConsolePortOptions> ports(3);
+        for (virtio::ConsolePortOptions& port : ports) {
+          auto source = std::make_unique<PushSource>();
+          source->push("typed", 5);
+          port.source = std::move(source);
+          port.sink = std::make_unique<Sink>();
+          port.name = "port";
+        }
+        ports[0].console = true;
+        ports[0].columns = 80;
+        return std::make_shared<virtio::Console>(
+            std::move(ports), [] {}, std::chrono::milliseconds(0));
       },
-      {16, 16}, 7);
+      {16, 16, 16, 16, 16, 16, 16, 16}, virtio::Console::kFeatureSize | virtio::Console::kFeatureMultiport);
   return driver.play(data, size);
 }

@@ -28,8 +28,8 @@ using virtio::vsock::LineEndpoint;
 using virtio::vsock::SocketEndpoint;
 using virtio::vsock::Vsock;
 
-/// What JavaScript hears: onEvent(kind, id, value, text), where `id` is the one that JavaScript gave to what
-/// it asked for.
+/// What JavaScript hears: onEvent(kind, id, value, text, connection), where `id` is the one that JavaScript
+/// gave to what it asked for.
 struct Event {
   const char* kind;
   uint32_t id;
@@ -37,6 +37,8 @@ struct Event {
   std::string text;
   Fd fd;                               ///< becomes JavaScript's, as `value`
   std::shared_ptr<LineEndpoint> from;  ///< whose line it is
+  uint32_t connection = 0;             ///< the id of what was accepted
+  Fd kept{};                           ///< open until JavaScript has heard
 };
 
 /// The way of events from the I/O thread to JavaScript. It does not keep the process alive: the machine does.
@@ -90,6 +92,8 @@ class Events : public std::enable_shared_from_this<Events> {
     waiting_.fetch_sub(1);
     return false;
   }
+  /// An id beside those that JavaScript gives.
+  uint32_t nextConnection() { return nextConnection_++ | 0x8000'0000; }
   void unadmit() { waiting_.fetch_sub(1); }
   /// On the JavaScript thread; idempotent.
   void close() {
@@ -113,7 +117,8 @@ class Events : public std::enable_shared_from_this<Events> {
     const size_t bytes = event.text.size();
     try {
       listener.Call({Napi::String::New(env, event.kind), Napi::Number::New(env, event.id),
-                     Napi::Number::New(env, event.value), Napi::String::New(env, event.text)});
+                     Napi::Number::New(env, event.value), Napi::String::New(env, event.text),
+                     Napi::Number::New(env, event.connection)});
     } catch (const Napi::Error& error) {
       // As from any other callback of Node's event loop.
       napi_fatal_exception(env, error.Value());
@@ -128,6 +133,7 @@ class Events : public std::enable_shared_from_this<Events> {
   std::mutex mutex_;
   napi_threadsafe_function function_ = nullptr;
   std::atomic<int> waiting_{0};
+  uint32_t nextConnection_ = 0;  ///< on the I/O thread
   std::weak_ptr<Vsock> vsock_;
 };
 
@@ -145,6 +151,16 @@ std::pair<Fd, Fd> socketPair() {
     throw std::system_error(errno, std::generic_category(), "socketpair");
   }
   return {Fd(fds[0]), Fd(fds[1])};
+}
+
+/// The device's end of one of JavaScript's streams. Who destroys the stream resets the connection, and a
+/// connection that is reset fails the stream, before the end of its input could be taken for an ordinary one.
+std::shared_ptr<SocketEndpoint> streamEndpoint(Fd socket, std::shared_ptr<Events> events, uint32_t id) {
+  return std::make_shared<SocketEndpoint>(
+      std::move(socket),
+      SocketEndpoint::Options{.closingResets = true, .onAbort = [events, id](Fd kept) {
+                                events->post({"reset", id, 0, {}, Fd(), nullptr, 0, std::move(kept)});
+                              }});
 }
 
 /// The methods of the object that createVirtioVsock() returns. On the JavaScript thread; the device's own is
@@ -295,7 +311,7 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
     const uint32_t id = toU32(info[0]);
     const uint32_t port = toU32(info[1]);
     auto pair = socketPair();
-    const auto endpoint = std::make_shared<SocketEndpoint>(std::move(pair.second));
+    const auto endpoint = streamEndpoint(std::move(pair.second), events_, id);
     submit([port, endpoint, events = events_, id](Vsock& vsock) {
       vsock.connect(
           port, endpoint,
@@ -320,8 +336,9 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
           events->unadmit();
           return nullptr;
         }
-        events->post({"accepted", id, 0, std::to_string(guestPort), Fd(fds[0]), nullptr});
-        return std::make_shared<SocketEndpoint>(Fd(fds[1]));
+        const uint32_t connection = events->nextConnection();
+        events->post({"accepted", id, 0, std::to_string(guestPort), Fd(fds[0]), nullptr, connection, Fd()});
+        return streamEndpoint(Fd(fds[1]), events, connection);
       });
     });
     return info.Env().Undefined();

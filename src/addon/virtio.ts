@@ -98,9 +98,9 @@ export interface NativeVsockOptions {
   /**
    * Hears of what was asked for under `id`. Kinds: `ended` (value: bytes from the guest that were lost; text: why, if it was
    * cut off), `connected` (value: 0 or an errno), `accepted` (value: a descriptor that is the listener's now; text: the guest's
-   * port), `open` and `line` (text) of a channel.
+   * port; connection: an id for it), `reset` of what was connected or accepted, `open` and `line` (text) of a channel.
    */
-  readonly onEvent: (kind: string, id: number, value: number, text: string) => void;
+  readonly onEvent: (kind: string, id: number, value: number, text: string, connection: number) => void;
 }
 
 /** An `id` is the caller's choice and names what is asked for, in later calls and in events. */

@@ -248,6 +248,16 @@ class VsockGuest {
   std::map<uint16_t, GivenBuffer> buffers_;
 };
 
+/// The next packet of that operation; those before it are dropped.
+inline Packet receiveUntil(VsockGuest& guest, vs::Operation operation) {
+  while (true) {
+    Packet packet = guest.receive();
+    if (packet.header.operation == operation) {
+      return packet;
+    }
+  }
+}
+
 /// Reads exactly `length` bytes, or what comes before the end of the input; throws if neither happens within
 /// ten seconds.
 inline std::string readAll(int fd, size_t length) {

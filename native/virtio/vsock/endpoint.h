@@ -23,6 +23,9 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
   virtual void start(EventLoop& loop, std::function<void()> ready) = 0;
   /// Ends watching and gives everything up; `ready` is not called any more. Idempotent.
   virtual void close() = 0;
+  /// close() of a connection that was cut off rather than ended by both sides: whoever has the other end is
+  /// to know, where there is a way.
+  virtual void abort() { close(); }
 
   /// Reads what is there: > 0 bytes, 0 at the end of the input, -EAGAIN (readable() is false now), or another
   /// negative errno.
@@ -42,6 +45,8 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
   bool writable() const { return writable_; }
   /// Nobody can ever receive what is written.
   bool outputBroken() const { return outputBroken_; }
+  /// At the end of the input: whether it means that the other end was given up rather than finished.
+  virtual bool givenUp() const { return false; }
 
  protected:
   bool readable_ = false;

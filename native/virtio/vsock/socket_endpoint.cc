@@ -84,6 +84,18 @@ void SocketEndpoint::close() {
   socket_.reset();
 }
 
+void SocketEndpoint::abort() {
+  if (options_.onAbort == nullptr || !socket_) {
+    close();
+    return;
+  }
+  if (loop_ != nullptr) {
+    loop_->remove(socket_.get());
+    loop_ = nullptr;
+  }
+  options_.onAbort(std::move(socket_));
+}
+
 ssize_t SocketEndpoint::read(std::span<const iovec> to) {
   bool cut = false;
   const ssize_t n = receiveNow(socket_.get(), to, &cut);

@@ -11,19 +11,31 @@ namespace tsvmm::virtio::vsock {
 /// guest's half-close becomes shutdown(SHUT_WR); the peer's end-of-file is the end of the input.
 class SocketEndpoint final : public Endpoint {
  public:
+  struct Options {
+    /// Whether a peer that closes without a shutdown(SHUT_WR) before has given the connection up. For most
+    /// programs closing is how they end.
+    bool closingResets = false;
+    /// Hears of abort() and gets the socket: as long as it is open, the peer sees no end of its input.
+    std::function<void(Fd socket)> onAbort{};
+  };
+
   explicit SocketEndpoint(Fd socket) : socket_(std::move(socket)) {}
+  SocketEndpoint(Fd socket, Options options) : socket_(std::move(socket)), options_(std::move(options)) {}
   ~SocketEndpoint() override { SocketEndpoint::close(); }
 
   void start(EventLoop& loop, std::function<void()> ready) override;
   void close() override;
+  void abort() override;
   ssize_t read(std::span<const iovec> to) override;
   ssize_t write(std::span<const iovec> from) override;
   void endRead() override;
   void endWrite() override;
+  bool givenUp() const override { return options_.closingResets && outputBroken_; }
   int fd() const { return socket_.get(); }
 
  private:
   Fd socket_;
+  Options options_;
   EventLoop* loop_ = nullptr;
   bool ending_ = false;  ///< the peer has shut its output down, or is gone
   std::function<void()> ready_;

@@ -264,7 +264,11 @@ void Vsock::progress(Connection& connection) {
 }
 
 void Vsock::finish(Connection& connection) {
-  connection.endpoint->close();
+  if (connection.ended.reset) {
+    connection.endpoint->abort();
+  } else {
+    connection.endpoint->close();
+  }
   refuseConnect(connection, ECONNRESET);
   if (const auto ended = std::exchange(connection.onEnded, nullptr)) {
     ended(connection.ended);

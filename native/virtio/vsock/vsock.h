@@ -116,7 +116,6 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
   void receive(Chain& chain);
   void receiveRequest(const Header& header);
   void receiveFor(Connection& connection, const Header& header, Chain& chain);
-  std::shared_ptr<Endpoint> openUnix(const std::string& path, int& error);
   const std::string* unixPathFor(uint32_t hostPort, std::string& buffer) const;
   void tryOpen(Connection& connection);
 
@@ -129,6 +128,8 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
   Header headerFor(const Connection& connection, Operation operation) const;
   void oweReset(uint32_t guestPort, uint32_t hostPort, uint16_t type);
   void sendEvent();
+  /// A line for the log, up to a number of them: guests could cause any.
+  void complain(uint32_t hostPort, const std::string& what);
   /// A queue whose rules the driver broke ends the device. True if it is so.
   bool failed(uint16_t queue);
 
@@ -162,6 +163,9 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
   bool eventOwed_ = false;
   bool paused_ = false;
   Clock::time_point pausedAt_;
+  Clock::time_point complaintsAnew_;
+  int complaints_ = 0;
+  uint64_t untold_ = 0;
 
   std::unordered_map<uint64_t, std::shared_ptr<Connection>> table_;
   std::unordered_set<std::shared_ptr<Connection>> draining_;

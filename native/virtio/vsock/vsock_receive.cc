@@ -1,6 +1,7 @@
 // Packets from the guest: the transmit queue. Nothing in them is believed.
 
 #include <cerrno>
+#include <system_error>
 
 #include "virtio/vsock/socket_endpoint.h"
 #include "virtio/vsock/vsock.h"
@@ -150,6 +151,8 @@ void Vsock::tryOpen(Connection& connection) {
     return;
   }
   if (error != 0) {
+    complain(connection.hostPort, (path == nullptr ? std::string("nobody listens any more")
+                                                   : *path + ": " + std::generic_category().message(error)));
     drop(connection, true, true);
     return;
   }

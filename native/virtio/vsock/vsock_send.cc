@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kMaxOwedResets = 8192;
 constexpr uint32_t kTurn = 128 << 10;  // bytes that one connection sends before the next gets its turn
+constexpr int kMaxComplaints = 10;     // lines for the log in ten seconds
 constexpr int kTurnsInARow = 32;       // before the loop looks after others
 
 }  // namespace
@@ -98,7 +99,27 @@ bool Vsock::failed(uint16_t queue) {
   return true;
 }
 
+void Vsock::complain(uint32_t hostPort, const std::string& what) {
+  const auto now = Clock::now();
+  if (now >= complaintsAnew_) {
+    complaintsAnew_ = now + std::chrono::seconds(10);
+    complaints_ = 0;
+  }
+  if (complaints_ == kMaxComplaints || host_ == nullptr) {
+    untold_++;
+    return;
+  }
+  complaints_++;
+  std::string line = "vsock: port " + std::to_string(hostPort) + ": " + what;
+  if (untold_ != 0) {
+    line += " (and " + std::to_string(std::exchange(untold_, 0)) + " others)";
+  }
+  host_->log(line);
+}
+
 void Vsock::serve(Connection& connection) {
+  // Held: reading its endpoint may end it.
+  const auto held = connection.shared_from_this();
   for (const Operation operation : {kRequest, kResponse, kShutdown}) {
     if (connection.wants(operation)) {
       sendControl(connection, operation);
@@ -143,6 +164,17 @@ bool Vsock::sendData(Connection& connection) {
   const ssize_t n = connection.endpoint->read(room);
   if (n == -EAGAIN) {
     return false;
+  }
+  if (n == -ECONNRESET ||
+      (n == 0 && connection.endpoint->givenUp() && (connection.guestFlags & kNoSend) == 0)) {
+    // The other end is gone, and with it what it had not read.
+    if (n != 0) {
+      metrics.errors.fetch_add(1, std::memory_order_relaxed);
+      complain(connection.hostPort, "the host's end is gone without having read everything");
+    }
+    connection.breakOutput();
+    drop(connection, true, true);
+    return true;
   }
   if (n <= 0) {
     // The end, or an error after which nothing more comes either.

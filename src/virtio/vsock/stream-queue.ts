@@ -3,7 +3,9 @@ import type { Duplex } from 'node:stream';
 /** How many connections may wait to be taken; one more is cut off. */
 const BACKLOG = 1024;
 
-/** Connections for `for await`, in the order of their arrival. */
+const ignore = (): void => {};
+
+/** Connections for `for await`, in the order of their arrival. Those that fail before they are taken are left out. */
 export class StreamQueue implements AsyncIterator<Duplex> {
   readonly #waiting: Duplex[] = [];
   readonly #takers: ((result: IteratorResult<Duplex>) => void)[] = [];
@@ -13,12 +15,15 @@ export class StreamQueue implements AsyncIterator<Duplex> {
     const taker = this.#takers.shift();
     if (taker !== undefined) taker({ value: stream, done: false });
     else if (this.#closed || this.#waiting.length >= BACKLOG) stream.destroy();
-    else this.#waiting.push(stream);
+    else this.#waiting.push(stream.on('error', ignore));
   }
 
   next(): Promise<IteratorResult<Duplex>> {
-    const stream = this.#waiting.shift();
-    if (stream !== undefined) return Promise.resolve({ value: stream, done: false });
+    for (let stream = this.#waiting.shift(); stream !== undefined; stream = this.#waiting.shift()) {
+      if (stream.destroyed) continue;
+      stream.off('error', ignore);
+      return Promise.resolve({ value: stream, done: false });
+    }
     if (this.#closed) return Promise.resolve({ value: undefined, done: true });
     return new Promise((resolve) => this.#takers.push(resolve));
   }

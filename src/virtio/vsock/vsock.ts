@@ -1,4 +1,5 @@
 import { closeSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { NativeVsock, NativeVsockOptions } from '../../addon/index.js';
 import { checkInteger } from '../options.js';
@@ -9,7 +10,7 @@ export class VsockError extends Error {
   override readonly name = 'VsockError';
   constructor(
     message: string,
-    /** Why a connection was not made: `ECONNREFUSED` when nobody in the guest listens to the port. */
+    /** What happened to a connection: `ECONNREFUSED` when nobody in the guest listens to the port, `ECONNRESET`, ... */
     readonly code?: string,
   ) {
     super(message);
@@ -57,7 +58,7 @@ export interface Channel extends Closable {
 /** Connections from the guest, as a callback or an asynchronous iterator. */
 export interface VsockListener extends Closable, AsyncIterable<Duplex> {}
 
-type Handler = (kind: string, value: number, text: string) => void;
+type Handler = (kind: string, value: number, text: string, connection: number) => void;
 
 const ECONNRESET = 104;
 const MAX_PORT = 0xffff_fffe;
@@ -94,9 +95,9 @@ export class Vsock {
   #closed = false;
 
   constructor(create: (onEvent: NativeVsockOptions['onEvent']) => NativeVsock) {
-    this.native = create((kind, id, value, text) => {
+    this.native = create((kind, id, value, text, connection) => {
       const handler = this.#handlers.get(id);
-      if (handler !== undefined) handler(kind, value, text);
+      if (handler !== undefined) handler(kind, value, text, connection);
       else if (kind === 'accepted') closeSync(value);
     });
   }
@@ -156,7 +157,9 @@ export class Vsock {
   /**
    * Connects to a port of the guest; before the guest's driver is there it waits for it. (A guest's driver comes before its
    * programs: until one of them listens, the answer is ECONNREFUSED.) Back-pressure and half-close are the stream's: end()
-   * half-closes, and reading goes on.
+   * half-closes, and reading goes on. destroy() before both sides have ended resets the connection. A connection that the guest
+   * resets, or that ends with the guest, fails the stream with a VsockError of `code` ECONNRESET; writing what the guest will not
+   * read, with EPIPE.
    *
    * @throws VsockError (rejects) with `code` ECONNREFUSED, ETIMEDOUT, ECONNRESET or ENOBUFS
    */
@@ -170,7 +173,7 @@ export class Vsock {
         this.#handlers.delete(id);
         this.#connecting.delete(id);
         if (error === 0) {
-          resolve(new Socket({ fd, allowHalfOpen: true, readable: true, writable: true }));
+          resolve(this.#stream(Socket, fd, id, port));
           return;
         }
         closeSync(fd);
@@ -189,7 +192,8 @@ export class Vsock {
   }
 
   /**
-   * Serves the guest's connections to host port `port`: each goes to `onConnection`, or without one to `for await`.
+   * Serves the guest's connections to host port `port`: each goes to `onConnection`, or without one to `for await`. The streams
+   * are as those of connect().
    *
    * @throws VsockError if something listens to the port already
    */
@@ -197,11 +201,21 @@ export class Vsock {
     this.#listenTo(port);
     const queue = new StreamQueue();
     const net = import('node:net');
-    const id = this.#take((kind, fd, guestPort) => {
+    const id = this.#take((kind, fd, guestPort, connection) => {
       if (kind !== 'accepted') return;
+      let reset = false;
+      this.#handlers.set(connection, () => {
+        reset = true;
+      });
       // The order of arrival stays.
       void net.then(({ Socket }) => {
-        const stream = new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
+        if (reset) {
+          // Over before anybody had it.
+          this.#handlers.delete(connection);
+          closeSync(fd);
+          return;
+        }
+        const stream = this.#stream(Socket, fd, connection, Number(guestPort));
         if (onConnection === undefined) queue.push(stream);
         else onConnection(stream, Number(guestPort));
       });
@@ -288,10 +302,20 @@ export class Vsock {
   }
 
   #finish(): void {
-    for (const id of [...this.#connecting]) this.#handlers.get(id)?.('connected', ECONNRESET, '');
+    for (const id of [...this.#connecting]) this.#handlers.get(id)?.('connected', ECONNRESET, '', 0);
     for (const queue of this.#queues) queue.close();
     this.#handlers.clear();
     this.native.close();
+  }
+
+  /** The stream over our end of a connection; events under `id` are about it from now on. */
+  #stream(Stream: typeof Socket, fd: number, id: number, guestPort: number): Socket {
+    const stream = new Stream({ fd, allowHalfOpen: true, readable: true, writable: true });
+    this.#handlers.set(id, (kind) => {
+      if (kind === 'reset') stream.destroy(connectionReset(guestPort));
+    });
+    stream.once('close', () => this.#handlers.delete(id));
+    return stream;
   }
 
   #take(handler: Handler): number {
@@ -320,6 +344,13 @@ export class Vsock {
       },
     };
   }
+}
+
+function connectionReset(guestPort: number): VsockError {
+  return new VsockError(
+    `vsock: port ${guestPort} of the guest: the connection was reset, or the guest has ended`,
+    'ECONNRESET',
+  );
 }
 
 /** 4294967295 means any port (VMADDR_PORT_ANY). */

@@ -106,7 +106,7 @@ class FuseClient {
   explicit FuseClient(virtio::fs::FuseOptions options, bool initialise = true) : server_(std::move(options)) {
     loop_.start();
     loop_.call([&] {
-      server_.attach(loop_, [this](uint64_t ticket, uint32_t written) {
+      server_.attach(loop_, [this](uint64_t ticket, uint32_t written, bool) {
         std::lock_guard lock(mutex_);
         completed_[ticket] = written;
         condition_.notify_all();

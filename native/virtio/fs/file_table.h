@@ -8,6 +8,13 @@
 
 namespace tsvmm::virtio::fs {
 
+/// What is known of a file system of the host.
+struct HostFileSystem {
+  bool inMemory = false;  ///< nothing on it waits for a disk
+  bool readsNow = true;   ///< it knows RWF_NOWAIT for reading; found out by trying
+  bool writesNow = true;  ///< it knows RWF_NOWAIT for writing; found out by trying
+};
+
 /// What an open of the guest's stands for. Shared, because a worker may still use it when the guest has
 /// closed it.
 struct OpenFile {
@@ -15,6 +22,8 @@ struct OpenFile {
   uint64_t nodeId = 0;
   bool directory = false;
   bool writable = false;
+  bool synchronous = false;        ///< a write ends on the disk (O_SYNC, O_DSYNC)
+  HostFileSystem* host = nullptr;  ///< where it is; not of a folder
   uint64_t position = 0;  ///< of a folder's descriptor: which offset getdents64() would go on from
 };
 

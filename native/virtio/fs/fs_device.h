@@ -25,7 +25,8 @@ class FsDevice final : public Device {
   FuseServer& server() { return server_; }
 
  private:
-  void complete(uint64_t ticket, uint32_t written);
+  void complete(uint64_t ticket, uint32_t written, bool failed);
+  void countBytes();
 
   FuseServer server_;
   Host* host_ = nullptr;

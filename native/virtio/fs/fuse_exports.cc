@@ -79,11 +79,12 @@ int FuseServer::serveExports(Request& request, const Operation& operation) {
       return request.reply(out);
     }
     case FUSE_OPENDIR:
-      return openExports(request);
+      return request.reply(fuse_open_out{0, FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR, 0});
     case FUSE_READDIR:
       return listExports(request, false);
     case FUSE_READDIRPLUS:
       return listExports(request, true);
+    case FUSE_RELEASEDIR:
     case FUSE_SYNCFS:
     case FUSE_FSYNCDIR:
       return 0;  // Each folder below is a file system of its own and synchronised as such.
@@ -140,13 +141,6 @@ int FuseServer::exportsAttributes(Request& request) const {
   out.attr.atime = out.attr.mtime = out.attr.ctime = static_cast<uint64_t>(started_.tv_sec);
   out.attr.atimensec = out.attr.mtimensec = out.attr.ctimensec = static_cast<uint32_t>(started_.tv_nsec);
   return request.reply(out);
-}
-
-int FuseServer::openExports(Request& request) {
-  auto folder = std::make_shared<OpenFile>();
-  folder->nodeId = InodeTable::kRootId;
-  folder->directory = true;
-  return replyOpened(request, std::move(folder), FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR);
 }
 
 int FuseServer::listExports(Request& request, bool plus) {

@@ -99,7 +99,7 @@ int FuseServer::enterEntry(const Inode& parent, Fd path, fuse_entry_out& entry) 
   }
   Inode* inode = inodes_.findOpened(path, InodeKey::of(attributes, parent.share()));
   if (inode == nullptr) {
-    if (FdBudget::exhausted()) {
+    if (FdBudget::exhausted() || inodes_.size() >= maxInodes_) {
       return ENFILE;
     }
     const bool submount = S_ISDIR(attributes.stx_mode) && attributes.stx_mnt_id != parent.key.mount;

@@ -166,7 +166,7 @@ void FuseServer::retryLocks() {
     WaitingLock done = std::move(*it);
     it = locks_.waiting.erase(it);
     progress = true;
-    completion_(done.ticket, done.slot.finish(done.unique, error, 0));
+    completion_(done.ticket, done.slot.finish(done.unique, error, 0), error != 0);
   }
   if (progress) {
     lockDelay_ = kFirstRetry;
@@ -194,7 +194,7 @@ int FuseServer::interrupt(Request& request) {
     if (it->unique == in.unique) {
       WaitingLock interrupted = std::move(*it);
       locks_.waiting.erase(it);
-      completion_(interrupted.ticket, interrupted.slot.finish(interrupted.unique, EINTR, 0));
+      completion_(interrupted.ticket, interrupted.slot.finish(interrupted.unique, EINTR, 0), true);
       break;
     }
   }

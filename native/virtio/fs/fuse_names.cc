@@ -284,8 +284,10 @@ int FuseServer::replyCreated(Request& request, const Inode& parent, Fd fd, int f
   file->fd = CountedFd(std::move(fd));
   file->nodeId = entry.nodeid;
   file->writable = (flags & O_ACCMODE) != O_RDONLY;
+  file->synchronous = (flags & (O_SYNC | O_DSYNC)) != 0;
   Inode* inode = inodes_.find(entry.nodeid);
-  const uint32_t openFlags = inode == nullptr ? 0 : keepCache(*inode, file->fd.get());
+  file->host = &hostFileSystem(*inode, file->fd.get());
+  const uint32_t openFlags = keepCache(*inode, file->fd.get());
   return replyOpened(request, std::move(file), openFlags);
 }
 

@@ -151,7 +151,7 @@ void FuseServer::endSession() {
   while (!locks_.waiting.empty()) {
     WaitingLock waiting = std::move(locks_.waiting.front());
     locks_.waiting.pop_front();
-    completion_(waiting.ticket, waiting.slot.finish(waiting.unique, EINTR, 0));
+    completion_(waiting.ticket, waiting.slot.finish(waiting.unique, EINTR, 0), true);
   }
   locks_.owners.clear();
   files_.clear();
@@ -328,11 +328,15 @@ int FuseServer::defer(Request& request, std::function<WorkResult()> work) {
           return;
         }
         WorkResult& result = pending->result;
+        bytesRead_ += result.bytesRead;
+        bytesWritten_ += result.bytesWritten;
         if (result.error == 0 && result.payloadSize != 0 &&
             !pending->slot.writePayload(result.payload.data(), result.payloadSize)) {
           result.error = EINVAL;
         }
-        completion_(pending->ticket, pending->slot.finish(pending->unique, result.error, result.payloadSize));
+        const uint32_t payload = result.payloadSize + result.inPlace;
+        completion_(pending->ticket, pending->slot.finish(pending->unique, result.error, payload),
+                    result.error != 0);
       });
   return kPending;
 }

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <span>
@@ -61,8 +62,9 @@ class FuseServer {
  public:
   static constexpr uint32_t kMaxWrite = 1 << 20;  ///< bytes a WRITE or READ may carry
 
-  /// Tells that a request that was pending has been answered: the reply's length. On the loop.
-  using Completion = std::function<void(uint64_t ticket, uint32_t written)>;
+  /// Tells that a request that was pending has been answered: the reply's length, and whether it is an error.
+  /// On the loop.
+  using Completion = std::function<void(uint64_t ticket, uint32_t written, bool failed)>;
   struct Outcome {
     bool pending = false;  ///< the reply's memory must stay as it is until the completion
     uint32_t written = 0;  ///< the reply's length; 0 for requests that have no reply
@@ -78,6 +80,8 @@ class FuseServer {
   // All on the loop's thread:
 
   void attach(EventLoop& loop, Completion completion);
+  /// How many files the guest may know at a time; more are ENFILE. Unlimited by default.
+  void limitInodes(size_t count) { maxInodes_ = count; }
   /// Ends the session: waits for what is running, forgets what is pending without completing it, closes
   /// everything.
   void detach();
@@ -136,7 +140,6 @@ class FuseServer {
   int serveExports(Request& request, const Operation& operation);
   int lookupExport(Request& request);
   int exportsAttributes(Request& request) const;
-  int openExports(Request& request);
   int listExports(Request& request, bool plus);
   int fillExport(Share& share, fuse_entry_out& entry);
 
@@ -170,10 +173,13 @@ class FuseServer {
 
   // fuse_files.cc: open files
   int open(Request& request);
-  int read(Request& request);
-  int write(Request& request);
   int release(Request& request);
   int flush(Request& request);
+
+  // fuse_io.cc: their bytes
+  HostFileSystem& hostFileSystem(const Inode& inode, int fd);
+  int read(Request& request);
+  int write(Request& request);
   int fsync(Request& request);
   int fallocate(Request& request);
   int lseek(Request& request);
@@ -233,8 +239,18 @@ class FuseServer {
   /// payload.
   struct WorkResult {
     int error = 0;
+    uint32_t inPlace = 0;  ///< bytes of the reply that have been put where they belong
+    uint32_t bytesRead = 0;
+    uint32_t bytesWritten = 0;
     uint32_t payloadSize = 0;
     std::array<char, 16> payload{};
+
+    template <typename T>
+    void reply(const T& value) {
+      static_assert(sizeof value <= sizeof payload);
+      std::memcpy(payload.data(), &value, sizeof value);
+      payloadSize = sizeof value;
+    }
   };
   int defer(Request& request, std::function<WorkResult()> work);
 
@@ -244,6 +260,7 @@ class FuseServer {
   const timespec started_;
   const bool privileged_;
   bool flushes_ = false;  ///< whether FLUSH does anything on this host file system
+  std::unordered_map<uint64_t, HostFileSystem> hostFileSystems_;  ///< by device
   InodeTable inodes_;
   FileTable files_;
   LockTable locks_;
@@ -253,6 +270,7 @@ class FuseServer {
   Completion completion_;
   std::unique_ptr<WorkerPool> workers_;
   std::shared_ptr<std::atomic<bool>> session_;  ///< false once what was submitted in it must not be answered
+  size_t maxInodes_ = SIZE_MAX;
   bool initialised_ = false;
   bool submounts_ = false;
   bool extendedSetxattr_ = false;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -24,7 +25,7 @@ struct OpenFile {
   bool writable = false;
   bool synchronous = false;        ///< a write ends on the disk (O_SYNC, O_DSYNC)
   HostFileSystem* host = nullptr;  ///< where it is; not of a folder
-  uint64_t position = 0;  ///< of a folder's descriptor: which offset getdents64() would go on from
+  uint64_t position = 0;           ///< of a folder's descriptor: which offset getdents64() would go on from
 };
 
 /// Open files by file handle. A handle is an index with a generation, so a stale one is recognised.
@@ -61,6 +62,48 @@ class FileTable {
     slots_[index].generation++;
     free_.push_back(index);
     return true;
+  }
+  /// For a table to be put together again: how often each of its places was given out. At most `most` places
+  /// are taken.
+  std::vector<uint32_t> generations() const {
+    std::vector<uint32_t> generations;
+    for (const Slot& slot : slots_) {
+      generations.push_back(slot.generation);
+    }
+    return generations;
+  }
+  void setGenerations(const std::vector<uint32_t>& generations, size_t most) {
+    clear();
+    slots_.resize(std::min(generations.size(), most));
+    for (size_t i = 0; i < slots_.size(); i++) {
+      slots_[i].generation = generations[i];
+    }
+  }
+  /// Puts a file back under its handle. False: no such place, or it is taken.
+  bool place(uint64_t handle, std::shared_ptr<OpenFile> file) {
+    const auto index = static_cast<uint32_t>(handle);
+    if (index >= slots_.size() || slots_[index].file || slots_[index].generation != handle >> 32) {
+      return false;
+    }
+    slots_[index].file = std::move(file);
+    return true;
+  }
+  /// After the last place().
+  void settle() {
+    for (size_t i = slots_.size(); i-- > 0;) {
+      if (!slots_[i].file) {
+        free_.push_back(static_cast<uint32_t>(i));
+      }
+    }
+  }
+  /// Calls `visit(handle, file)` for each open file.
+  template <typename Visit>
+  void forEach(Visit&& visit) const {
+    for (size_t i = 0; i < slots_.size(); i++) {
+      if (slots_[i].file) {
+        visit(uint64_t{slots_[i].generation} << 32 | i, *slots_[i].file);
+      }
+    }
   }
   void clear() {
     slots_.clear();

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace tsvmm::virtio::fs {
 namespace {
 
 constexpr size_t kLeastInodes = 1 << 16;
+constexpr uint64_t kStateVersion = 1;
+constexpr uint64_t kRequestQueue = 1;  // the last one
 
 void toIovecs(const std::vector<GuestSlice>& slices, std::vector<iovec>& to) {
   to.clear();
@@ -35,28 +38,19 @@ void FsDevice::reset() {
     server_.detach();
   }
   activation_.reset();
+  kept_.clear();
+  paused_ = false;
   host_ = nullptr;
 }
 
 void FsDevice::notify(uint16_t index) {
-  if (host_ == nullptr || !host_->queue(index).enabled() || host_->queue(index).broken()) {
+  if (host_ == nullptr || paused_ || !host_->queue(index).enabled() || host_->queue(index).broken()) {
     return;
   }
   Queue& queue = host_->queue(index);
   bool pushed = false;
   const bool more = queue.drain([&](Chain& chain) {
-    toIovecs(chain.readable(), in_);
-    toIovecs(chain.writable(), out_);
-    metrics.requests.fetch_add(1, std::memory_order_relaxed);
-    // A request that is answered later is named by its queue and the head of its chain.
-    const FuseServer::Outcome outcome = server_.handle(in_, out_, uint64_t{index} << 16 | chain.head());
-    if (outcome.failed) {
-      metrics.errors.fetch_add(1, std::memory_order_relaxed);
-    }
-    if (!outcome.pending) {
-      queue.push(chain.head(), outcome.written);
-      pushed = true;
-    }
+    pushed |= serve(index, chain);
     return true;
   });
   countBytes();
@@ -71,6 +65,79 @@ void FsDevice::notify(uint16_t index) {
         notify(index);
       }
     });
+  }
+}
+
+/// True if the request has been answered.
+bool FsDevice::serve(uint16_t index, const Chain& chain) {
+  toIovecs(chain.readable(), in_);
+  toIovecs(chain.writable(), out_);
+  metrics.requests.fetch_add(1, std::memory_order_relaxed);
+  // A request that is answered later is named by its queue and the head of its chain.
+  const FuseServer::Outcome outcome = server_.handle(in_, out_, uint64_t{index} << 16 | chain.head());
+  if (outcome.failed) {
+    metrics.errors.fetch_add(1, std::memory_order_relaxed);
+  }
+  if (!outcome.pending) {
+    host_->queue(index).push(chain.head(), outcome.written);
+  }
+  return !outcome.pending;
+}
+
+void FsDevice::pause(std::function<void()> paused) {
+  paused_ = true;
+  server_.pause(std::move(paused));
+}
+
+void FsDevice::resume() {
+  paused_ = false;
+  server_.resume();
+  for (const Kept& kept : std::exchange(kept_, {})) {
+    if (serve(kept.queue, kept.chain)) {
+      host_->signalQueue(kept.queue);
+    }
+  }
+}
+
+Value FsDevice::save() {
+  Value::List waiting;
+  const auto keep = [&waiting](uint64_t queue, uint64_t head) {
+    waiting.emplace_back(Value::Record{{"queue", queue}, {"head", head}});
+  };
+  for (const uint64_t ticket : server_.waiting()) {
+    keep(ticket >> 16, ticket & 0xffff);
+  }
+  for (const Kept& kept : kept_) {
+    keep(kept.queue, kept.chain.head());
+  }
+  return Value::Record{
+      {"version", kStateVersion}, {"waiting", std::move(waiting)}, {"session", server_.save()}};
+}
+
+void FsDevice::restore(Host& host, const Value& state) {
+  if (const uint64_t version = state.integer("version"); version != kStateVersion) {
+    throw ValueError("version: this build reads version " + std::to_string(kStateVersion) + ", got " +
+                     std::to_string(version));
+  }
+  activate(host);
+  pause([] {});
+  try {
+    server_.restore(state.at("session"));
+    for (const Value& waiting : state.list("waiting")) {
+      const auto index = static_cast<uint16_t>(waiting.integer("queue", kRequestQueue));
+      Kept kept{index, {}};
+      if (!host.queue(index).enabled() ||
+          !host.queue(index).reopen(waiting.number<uint16_t>("head"), kept.chain)) {
+        throw ValueError("waiting: head: no such request");
+      }
+      kept_.push_back(std::move(kept));
+    }
+  } catch (const ValueError&) {
+    reset();
+    throw;
+  } catch (const std::exception& error) {
+    reset();
+    throw ValueError(std::string("session: ") + error.what());
   }
 }
 

@@ -21,10 +21,15 @@ class FsDevice final : public Device {
   void activate(Host& host) override;
   void notify(uint16_t index) override;
   void reset() override;
+  void pause(std::function<void()> paused) override;
+  void resume() override;
+  Value save() override;
+  void restore(Host& host, const Value& state) override;
 
   FuseServer& server() { return server_; }
 
  private:
+  bool serve(uint16_t index, const Chain& chain);
   void complete(uint64_t ticket, uint32_t written, bool failed);
   void countBytes();
 
@@ -32,6 +37,12 @@ class FsDevice final : public Device {
   Host* host_ = nullptr;
   /// Ends with the activation: what was posted in it does nothing afterwards.
   std::shared_ptr<int> activation_;
+  struct Kept {
+    uint16_t queue;
+    Chain chain;
+  };
+  std::vector<Kept> kept_;  ///< taken back by restore(), served by resume()
+  bool paused_ = false;
   std::vector<iovec> in_;   ///< of the request being served
   std::vector<iovec> out_;  ///< of the request being served
 };

@@ -155,7 +155,18 @@ int FuseServer::lock(Request& request, bool wait) {
   return error;
 }
 
+std::vector<uint64_t> FuseServer::waiting() const {
+  std::vector<uint64_t> tickets;
+  for (const WaitingLock& lock : locks_.waiting) {
+    tickets.push_back(lock.ticket);
+  }
+  return tickets;
+}
+
 void FuseServer::retryLocks() {
+  if (paused_) {
+    return;
+  }
   bool progress = false;
   for (auto it = locks_.waiting.begin(); it != locks_.waiting.end();) {
     const int error = tryLock(it->nodeId, *it->file, it->in);
@@ -174,7 +185,7 @@ void FuseServer::retryLocks() {
 }
 
 void FuseServer::scheduleLocks() {
-  if (lockTimer_ != 0 || locks_.waiting.empty()) {
+  if (paused_ || lockTimer_ != 0 || locks_.waiting.empty()) {
     return;
   }
   lockTimer_ = loop_->after(lockDelay_, [this] {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "virtio/fs/credentials.h"
 
@@ -136,6 +137,9 @@ void FuseServer::attach(EventLoop& loop, Completion completion) {
 void FuseServer::detach() {
   *session_ = false;
   workers_.reset();
+  working_ = 0;
+  paused_ = false;
+  pauseDone_ = nullptr;
   locks_.waiting.clear();
   endSession();
   completion_ = nullptr;
@@ -316,6 +320,7 @@ int FuseServer::defer(Request& request, std::function<WorkResult()> work) {
   auto pending = std::make_shared<Pending>(
       Pending{request.slot, request.header.unique, request.ticket, {}, std::move(work)});
   pending->slot.takePayload(request.out);
+  working_++;
   workers_->submit(
       [pending, session = session_] {
         if (*session) {
@@ -337,6 +342,9 @@ int FuseServer::defer(Request& request, std::function<WorkResult()> work) {
         const uint32_t payload = result.payloadSize + result.inPlace;
         completion_(pending->ticket, pending->slot.finish(pending->unique, result.error, payload),
                     result.error != 0);
+        if (--working_ == 0 && pauseDone_) {
+          std::exchange(pauseDone_, nullptr)();
+        }
       });
   return kPending;
 }

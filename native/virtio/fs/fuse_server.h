@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "io/event_loop.h"
+#include "io/value.h"
 #include "io/worker_pool.h"
 #include "virtio/fs/file_table.h"
 #include "virtio/fs/inode_table.h"
@@ -85,6 +86,18 @@ class FuseServer {
   /// Ends the session: waits for what is running, forgets what is pending without completing it, closes
   /// everything.
   void detach();
+  /// Suspends what goes on by itself: `paused` is called once no worker serves a request any more. A lock
+  /// that is waited for stays so.
+  void pause(std::function<void()> paused);
+  void resume();
+  /// The requests that wait for a lock, by their tickets.
+  std::vector<uint64_t> waiting() const;
+  /// The session as a value: files by their paths, open files by their handles. While paused.
+  Value save();
+  /// Takes a session up: after attach(). What is gone from the folder is ESTALE, and EBADF where it was open.
+  /// Throws a ValueError where `state` is wrong, std::system_error where the folder cannot be reached; there
+  /// is no session then.
+  void restore(const Value& state);
   bool attached() const { return loop_ != nullptr; }
 
   /// Serves one request: `in` and `out` are its readable and its writable memory (both may be changed).
@@ -213,6 +226,11 @@ class FuseServer {
   void retryLocks();
   void scheduleLocks();
 
+  // fuse_state.cc
+  std::string pathBelow(const std::string& root, int fd) const;
+  void restoreNode(const Value& state);
+  void restoreFile(const Value& state);
+
   // Shared by the operations.
 
   /// The node and its O_PATH descriptor: 0 or an errno.
@@ -274,6 +292,9 @@ class FuseServer {
   bool initialised_ = false;
   bool submounts_ = false;
   bool extendedSetxattr_ = false;
+  size_t working_ = 0;  ///< requests that workers serve
+  bool paused_ = false;
+  std::function<void()> pauseDone_;
   EventLoop::TimerId lockTimer_ = 0;
   std::chrono::milliseconds lockDelay_{0};
   uint64_t bytesRead_ = 0;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <system_error>
@@ -38,6 +39,12 @@ ProcFds::ProcFds() : folder_(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOE
 
 int ProcFds::reopen(int fd, int flags) const {
   return openat(folder_.get(), FdName(fd).relative(), (flags & ~O_NOFOLLOW) | O_CLOEXEC | O_NOCTTY);
+}
+
+std::string ProcFds::pathOf(int fd) const {
+  char path[PATH_MAX];
+  const ssize_t length = readlinkat(folder_.get(), FdName(fd).relative(), path, sizeof path);
+  return length > 0 && length < PATH_MAX ? std::string(path, static_cast<size_t>(length)) : std::string();
 }
 
 FdName::FdName(int fd) {
@@ -144,6 +151,58 @@ Inode* InodeTable::add(Fd path, const struct statx& attributes, uint32_t share, 
   hold(*inode, std::move(path));
   byKey_[inode->key] = static_cast<uint32_t>(inode->nodeId);
   return inode;
+}
+
+std::vector<uint32_t> InodeTable::generations() const {
+  std::vector<uint32_t> generations;
+  for (const Slot& slot : slots_) {
+    generations.push_back(slot.generation);
+  }
+  return generations;
+}
+
+void InodeTable::setGenerations(const std::vector<uint32_t>& generations, size_t most) {
+  const size_t count = std::min(generations.size(), most);
+  if (slots_.size() < count) {
+    slots_.resize(count);
+  }
+  for (size_t i = kRootId + 1; i < count; i++) {
+    if (!slots_[i].inode) {
+      slots_[i].generation = generations[i];
+    }
+  }
+}
+
+void InodeTable::settle() {
+  free_.clear();
+  for (size_t i = slots_.size(); i-- > kRootId + 1;) {
+    if (!slots_[i].inode && slots_[i].generation != 0) {
+      free_.push_back(static_cast<uint32_t>(i));
+    }
+  }
+}
+
+bool InodeTable::place(uint64_t nodeId, Fd path, const struct statx& attributes, uint16_t type,
+                       uint32_t share, bool submount, uint64_t lookups) {
+  const auto index = static_cast<uint32_t>(nodeId);
+  if (index <= kRootId || index >= slots_.size() || slots_[index].inode ||
+      slots_[index].generation != nodeId >> 32) {
+    return false;
+  }
+  slots_[index].inode = std::make_unique<Inode>();
+  Inode& inode = *slots_[index].inode;
+  inode.nodeId = nodeId;
+  inode.type = type;
+  inode.submount = submount;
+  inode.lookups = lookups;
+  if (path) {
+    inode.key = InodeKey::of(attributes, share);
+    hold(inode, std::move(path));
+    byKey_.try_emplace(inode.key, index);
+  } else {
+    inode.key = {0, 0, 0, share};
+  }
+  return true;
 }
 
 bool InodeTable::forget(uint64_t nodeId, uint64_t count) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -24,6 +25,8 @@ class ProcFds {
   /// on failure.
   int reopen(int fd, int flags) const;
   int folder() const { return folder_.get(); }
+  /// The path by which the kernel knows what `fd` holds; empty if it cannot be told.
+  std::string pathOf(int fd) const;
 
  private:
   Fd folder_;
@@ -106,6 +109,26 @@ class InodeTable {
   Inode* add(Fd path, const struct statx& attributes, uint32_t share, bool submount);
   /// Counts off what the guest forgets; true if the node is gone for good.
   bool forget(uint64_t nodeId, uint64_t count);
+
+  /// For a table to be put together again: how often each of its places was given out, after reset(). At most
+  /// `most` places are taken.
+  std::vector<uint32_t> generations() const;
+  void setGenerations(const std::vector<uint32_t>& generations, size_t most);
+  /// Puts a node back, or one whose file is gone if `path` holds nothing. False: no such place, or it is
+  /// taken.
+  bool place(uint64_t nodeId, Fd path, const struct statx& attributes, uint16_t type, uint32_t share,
+             bool submount, uint64_t lookups);
+  /// After the last place().
+  void settle();
+  /// Calls `visit(Inode&)` for each node.
+  template <typename Visit>
+  void forEach(Visit&& visit) {
+    for (Slot& slot : slots_) {
+      if (slot.inode) {
+        visit(*slot.inode);
+      }
+    }
+  }
 
   /// The node's O_PATH descriptor: valid until the next trim(). -1 and errno (ESTALE: the file is gone) if it
   /// cannot be had.

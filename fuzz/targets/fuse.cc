@@ -78,9 +78,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.hostLocks = (kind & 8) != 0;
   options.posixAcl = (kind & 16) != 0;
   options.maxPaths = 4;
+  if ((kind & 64) != 0) {
+    options.exports = {{"a", folder.share(), false}, {"dir", folder.share(), true}};
+  }
   FuseServer server(options);
   std::vector<uint64_t> known = {FUSE_ROOT_ID};
-  rig.loop.call([&] { server.attach(rig.loop, [](uint64_t, uint32_t) {}); });
+  rig.loop.call([&] { server.attach(rig.loop, [](uint64_t, uint32_t, bool) {}); });
   const auto send = [&](size_t length, size_t room, uint64_t ticket) {
     // Two pieces each, so that structures lie across them.
     std::vector<iovec> in = {{rig.request.data(), length / 3},

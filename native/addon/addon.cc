@@ -20,6 +20,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("createVirtioBlk", Napi::Function::New(env, createVirtioBlk));
   exports.Set("createVirtioConsole", Napi::Function::New(env, createVirtioConsole));
   exports.Set("createVirtioFs", Napi::Function::New(env, createVirtioFs));
+  exports.Set("createVirtioNet", Napi::Function::New(env, createVirtioNet));
   exports.Set("createVirtioRng", Napi::Function::New(env, createVirtioRng));
   exports.Set("createVirtioVsock", Napi::Function::New(env, createVirtioVsock));
   return exports;

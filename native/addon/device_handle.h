@@ -20,6 +20,7 @@ Napi::Value createVirtioBalloon(const Napi::CallbackInfo& info);
 Napi::Value createVirtioBlk(const Napi::CallbackInfo& info);
 Napi::Value createVirtioConsole(const Napi::CallbackInfo& info);
 Napi::Value createVirtioFs(const Napi::CallbackInfo& info);
+Napi::Value createVirtioNet(const Napi::CallbackInfo& info);
 Napi::Value createVirtioRng(const Napi::CallbackInfo& info);
 Napi::Value createVirtioVsock(const Napi::CallbackInfo& info);
 

@@ -264,7 +264,7 @@ void Queue::undoPop() {
   inFlight_--;
 }
 
-void Queue::push(uint16_t head, uint32_t written) {
+void Queue::pushLater(uint16_t head, uint32_t written) {
   if (memory_ == nullptr || inFlight_ == 0) {
     return;
   }
@@ -273,7 +273,12 @@ void Queue::push(uint16_t head, uint32_t written) {
   const uint32_t element[2] = {head, written};
   std::memcpy(entry, element, sizeof element);
   nextUsed_++;
-  storeRelease(used_ + 2, nextUsed_);
+}
+
+void Queue::publish() {
+  if (memory_ != nullptr) {
+    storeRelease(used_ + 2, nextUsed_);
+  }
 }
 
 bool Queue::needsInterrupt() {

@@ -110,7 +110,13 @@ class Queue {
   /// first.
   void undoPop();
   /// Returns a chain to the driver with `written` bytes in its writable part. Each popped chain exactly once.
-  void push(uint16_t head, uint32_t written);
+  void push(uint16_t head, uint32_t written) {
+    pushLater(head, written);
+    publish();
+  }
+  /// As push(), but the driver sees it only after publish(): for chains that belong together.
+  void pushLater(uint16_t head, uint32_t written);
+  void publish();
   void push(const Chain& chain) { push(chain.head(), chain.written()); }
   /// Whether the driver wants an interrupt for what was pushed since the last call (2.7.7, 2.7.10).
   bool needsInterrupt();

@@ -93,6 +93,42 @@ export interface NativeFsExport {
   readonly readOnly: boolean;
 }
 
+export interface NativeNetLimits {
+  /** 0: no limit; for a burst, a second's worth. */
+  readonly bytesPerSecond: number;
+  readonly bytesBurst: number;
+  readonly packetsPerSecond: number;
+  readonly packetsBurst: number;
+}
+
+/** `tap` (with `up` and `pairs`), `tapFds`, `streamFd`, or none: one end of a socket pair, whose other end is `peer`. */
+export interface NativeNetOptions {
+  readonly tap?: string;
+  readonly up?: boolean;
+  readonly pairs?: number;
+  readonly tapFds?: readonly number[];
+  readonly streamFd?: number;
+  /** Six bytes. */
+  readonly mac: Uint8Array;
+  /** 0: the TAP device's own. */
+  readonly mtu: number;
+  readonly link: boolean;
+  readonly toGuest: NativeNetLimits;
+  readonly fromGuest: NativeNetLimits;
+}
+
+export interface NativeNet extends NativeDevice {
+  /** Name of the TAP device. */
+  readonly tap?: string;
+  /** As asked for, or the TAP device's; 0: not known. */
+  readonly mtu: number;
+  /** The caller's to close; -1: there is none. */
+  readonly peer: number;
+  setLink(up: boolean): void;
+  /** Throws while a machine uses it. */
+  close(): void;
+}
+
 export interface NativeVsockOptions {
   readonly cid: number;
   /**
@@ -132,6 +168,7 @@ export interface VirtioAddon {
   createVirtioBlk(options: NativeBlkOptions): NativeBlk;
   createVirtioConsole(options: NativeConsoleOptions): NativeConsole;
   createVirtioFs(options: NativeFsOptions): NativeDevice;
+  createVirtioNet(options: NativeNetOptions): NativeNet;
   createVirtioRng(): NativeDevice;
   createVirtioVsock(options: NativeVsockOptions): NativeVsock;
 }

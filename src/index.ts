@@ -14,6 +14,7 @@ export type {
   DiskConfig,
   KernelConfig,
   MachineConfig,
+  NetworkConfig,
   ShareConfig,
   StreamConfig,
   VsockConfig,
@@ -25,6 +26,7 @@ export { Timeline } from './machine/timeline.js';
 export { GuestMemory, MemoryError } from './memory/guest-memory.js';
 export { type Balloon, BalloonError, type BalloonStatistics } from './virtio/balloon/index.js';
 export type { ConsolePort, PortOptions } from './virtio/console/index.js';
+export type { NetLimits, Nic, PasstOptions } from './virtio/net/index.js';
 export { Chain, QueueError, SplitQueue } from './virtio/queue.js';
 export type { ScriptVirtioDevice } from './virtio/script-device.js';
 export type { Vsock } from './virtio/vsock/index.js';

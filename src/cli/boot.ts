@@ -1,4 +1,4 @@
-import type { DiskConfig, MachineConfig, ShareConfig } from '../machine/config.js';
+import type { DiskConfig, MachineConfig, NetworkConfig, ShareConfig } from '../machine/config.js';
 import { Machine, type MachineExit } from '../machine/machine.js';
 import { Timeline } from '../machine/timeline.js';
 import { printError } from '../runtime/output.js';
@@ -26,6 +26,8 @@ the keys go to the guest, and Ctrl-] ends the machine.
   --cpus N                  1 by default
   --disk FILE[,ro]          a raw image or block device as /dev/vda, /dev/vdb, ...; may be repeated
   --share TAG=DIR[,ro]      a folder, for: mount -t virtiofs TAG /mnt; may be repeated
+  --net tap=NAME[,mac=ADDRESS][,mtu=N][,queues=N][,up] | passt [ARGUMENT...] | none
+                            a network card on a TAP device, or on a user-mode network by passt; may be repeated
   --vsock PATH              a socket device: the guest's connection to host port P reaches the Unix socket PATH_P;
                             who connects to PATH and sends "CONNECT P" and a newline reaches the guest's port P
   --rng                     a virtio entropy source
@@ -54,6 +56,7 @@ const OPTIONS = {
   cpus: 'value',
   disk: 'list',
   share: 'list',
+  net: 'list',
   vsock: 'value',
   rng: 'flag',
   balloon: 'optional',
@@ -122,6 +125,7 @@ function machineConfig(kernel: string, options: Parsed<typeof OPTIONS>['options'
     serial: { input: 0, output: 1 },
     disks: (options.disk ?? []).map(parseDisk),
     shares: (options.share ?? []).map(parseShare),
+    networks: (options.net ?? []).flatMap(parseNetwork),
     vsock: options.vsock === undefined ? undefined : { path: options.vsock },
     rng: options.rng === true,
     ...(options.balloon === undefined ? {} : { balloon: parseBalloon(options.balloon, memory) }),
@@ -153,4 +157,25 @@ function parseShare(text: string): ShareConfig {
     throw new UsageError(`--share: expected TAG=DIR or TAG=DIR,ro, got ${JSON.stringify(text)}`);
   }
   return { tag, directory, readOnly };
+}
+
+const NETWORK = 'expected tap=NAME[,mac=ADDRESS][,mtu=N][,queues=N][,up], passt [ARGUMENT...], or none';
+
+function parseNetwork(text: string): NetworkConfig[] {
+  if (text === 'none') return [];
+  const [passt, ...more] = text.trim().split(/\s+/);
+  if (passt === 'passt') return [{ passt: { arguments: more } }];
+  const [first = '', ...settings] = text.split(',');
+  const tap = /^tap=(.+)$/.exec(first)?.[1];
+  if (tap === undefined) throw new UsageError(`--net: ${NETWORK}, got ${JSON.stringify(text)}`);
+  const network: { mac?: string; mtu?: number; queues?: number; up?: boolean } = {};
+  for (const setting of settings) {
+    const [, key, value = ''] = /^(mac|mtu|queues)=(.+)$/.exec(setting) ?? [];
+    if (setting === 'up') network.up = true;
+    else if (key === 'mac') network.mac = value;
+    else if (key === 'mtu') network.mtu = parseInteger(value, '--net: mtu', 68, 65_535);
+    else if (key === 'queues') network.queues = parseInteger(value, '--net: queues', 1, 8);
+    else throw new UsageError(`--net: ${NETWORK}, got ${JSON.stringify(setting)}`);
+  }
+  return [{ tap, ...network }];
 }

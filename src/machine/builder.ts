@@ -24,6 +24,7 @@ import { describeDevices } from './devices.js';
 import { MachineError } from './error.js';
 import { loadKernel } from './kernel.js';
 import type { MachineEvents, MachineParts } from './machine.js';
+import { openNetworks } from './networks.js';
 import { bootVcpu } from './vcpu.js';
 
 export async function buildMachine(config: MachineConfig, events: MachineEvents): Promise<MachineParts> {
@@ -91,7 +92,8 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
         (offset, size, value) => device.write?.(offset, size, value),
       );
     }
-    const { descriptions, vsock, balloon, ports } = describeDevices(config, () => memory, release);
+    const nics = await openNetworks(config, release);
+    const { descriptions, vsock, balloon, ports } = describeDevices(config, nics, () => memory, release);
     const virtioMmio = descriptions.map((description, index): AcpiDevice => {
       const gsi = layout.VIRTIO_MMIO_GSIS[index];
       if (gsi === undefined) {
@@ -157,6 +159,7 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
       vcpus,
       memory,
       virtio: descriptions,
+      nics,
       vsock,
       balloon,
       ports,

@@ -1,5 +1,6 @@
 import type { ScriptDevice } from '../devices/script-device.js';
 import type { PortOptions } from '../virtio/console/index.js';
+import type { NetBackend, NetSettings } from '../virtio/net/index.js';
 import type { ScriptVirtioDevice } from '../virtio/script-device.js';
 import { MachineError } from './error.js';
 import type { Timeline } from './timeline.js';
@@ -22,6 +23,8 @@ export interface MachineConfig {
   readonly ports?: readonly PortOptions[];
   readonly disks?: readonly DiskConfig[];
   readonly shares?: readonly ShareConfig[];
+  /** Network cards: eth0, eth1, ... of a Linux guest. */
+  readonly networks?: readonly NetworkConfig[];
   readonly vsock?: VsockConfig | undefined;
   /** A virtio entropy source; true by default. */
   readonly rng?: boolean;
@@ -97,6 +100,9 @@ export interface BalloonConfig {
   /** What the guest frees goes back to the host by itself. True by default. */
   readonly reporting?: boolean;
 }
+
+/** What a network card is connected to (`{ tap: 'tap0' }`, `{ passt: {} }`, ...), and how. */
+export type NetworkConfig = NetBackend & NetSettings;
 
 const MIN_MEMORY = 16 << 20;
 const MAX_MEMORY = 2 ** 40;

@@ -4,6 +4,7 @@ import { describeBlk } from '../virtio/blk/index.js';
 import { type ConsolePort, describeConsole } from '../virtio/console/index.js';
 import type { VirtioDescription } from '../virtio/description.js';
 import { describeFs } from '../virtio/fs/index.js';
+import type { Nic } from '../virtio/net/index.js';
 import { describeRng } from '../virtio/rng/index.js';
 import { describeScriptDevice } from '../virtio/script-device.js';
 import { describeVsock, type Vsock } from '../virtio/vsock/index.js';
@@ -12,6 +13,7 @@ import type { MachineConfig } from './config.js';
 /** The virtio devices that a configuration asks for, in the order in which the guest finds them. */
 export function describeDevices(
   config: MachineConfig,
+  nics: readonly Nic[],
   memory: () => GuestMemory,
   release: (() => void)[],
 ): {
@@ -29,6 +31,7 @@ export function describeDevices(
   for (const share of config.shares ?? []) {
     descriptions.push(describeFs({ name: share.tag, ...share }));
   }
+  descriptions.push(...nics.map(({ description }) => description));
   let vsock: Vsock | undefined;
   if (config.vsock !== undefined) {
     const described = describeVsock({ name: 'vsock', cid: config.vsock.cid ?? 3 });

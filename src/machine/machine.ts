@@ -5,6 +5,7 @@ import type { GuestMemory } from '../memory/guest-memory.js';
 import type { Balloon } from '../virtio/balloon/index.js';
 import type { ConsolePort } from '../virtio/console/index.js';
 import type { VirtioDescription } from '../virtio/description.js';
+import type { Nic } from '../virtio/net/index.js';
 import type { Vsock } from '../virtio/vsock/index.js';
 import { buildMachine } from './builder.js';
 import type { MachineConfig } from './config.js';
@@ -32,6 +33,7 @@ export interface MachineParts {
   readonly vcpus: readonly Vcpu[];
   readonly memory: GuestMemory;
   readonly virtio: readonly VirtioDescription[];
+  readonly nics: readonly Nic[];
   readonly vsock: Vsock | undefined;
   readonly balloon: Balloon | undefined;
   readonly ports: ReadonlyMap<string, ConsolePort>;
@@ -192,6 +194,11 @@ export class Machine {
       if (saved === undefined) throw new MachineError(`devices: ${device.name}: is missing`);
       await device.restore(saved);
     }
+  }
+
+  /** The machine's network cards, in the order of the configuration. */
+  get networks(): readonly Nic[] {
+    return this.parts.nics;
   }
 
   /** The machine's vsock device: connections to and from the guest. */

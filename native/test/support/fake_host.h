@@ -90,6 +90,10 @@ class FakeHost final : public virtio::Host {
     }
     tell();
   }
+  void interruptDriver() override {
+    driverInterrupts++;
+    tell();
+  }
   void updateConfig(uint32_t offset, std::span<const uint8_t> bytes) override {
     if (config.size() < offset + bytes.size()) {
       config.resize(offset + bytes.size());
@@ -117,6 +121,7 @@ class FakeHost final : public virtio::Host {
   // Read them in run(), or after the device has come to rest.
   std::vector<uint8_t> config;
   int configUpdates = 0;
+  uint64_t driverInterrupts = 0;  ///< by interruptDriver()
   std::vector<std::string> failures;
   std::vector<std::string> logs;
 

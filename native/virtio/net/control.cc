@@ -92,8 +92,8 @@ bool NetDevice::command(Chain& chain) {
 bool NetDevice::setReceiveMode(uint8_t command, Chain& chain) {
   const auto on = chain.read<uint8_t>();
   const auto mode = static_cast<FrameFilter::Mode>(command);
-  const uint64_t needed = mode > FrameFilter::Mode::kAllMulticast ? kFeatureControlReceiveExtra
-                                                                   : kFeatureControlReceive;
+  const uint64_t needed =
+      mode > FrameFilter::Mode::kAllMulticast ? kFeatureControlReceiveExtra : kFeatureControlReceive;
   if (!on || mode >= FrameFilter::Mode::kCount || !negotiated(needed)) {
     return false;
   }
@@ -142,8 +142,7 @@ bool NetDevice::setPairs(Chain& chain) {
 
 bool NetDevice::setOffloads(Chain& chain) {
   const auto offloads = chain.read<uint64_t>();
-  if (!offloads || !negotiated(kFeatureControlOffloads) ||
-      (*offloads & ~(features_ & kGuestOffloads)) != 0) {
+  if (!offloads || !negotiated(kFeatureControlOffloads) || (*offloads & ~(features_ & kGuestOffloads)) != 0) {
     return false;
   }
   applyOffloads(*offloads);

@@ -11,8 +11,8 @@ namespace {
 constexpr MacAddress kBroadcast = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
 bool contains(const FrameFilter::Table& table, const MacAddress& mac) {
-  return table.overflow || std::find(table.addresses.begin(), table.addresses.end(), mac) !=
-                               table.addresses.end();
+  return table.overflow ||
+         std::find(table.addresses.begin(), table.addresses.end(), mac) != table.addresses.end();
 }
 
 Value saveTable(const FrameFilter::Table& table) {
@@ -39,7 +39,7 @@ FrameFilter::Table restoreTable(const Value& value) {
 
 }  // namespace
 
-void FrameFilter::reset(const MacAddress& mac, bool vlans) {
+void FrameFilter::reset(MacAddress mac, bool vlans) {
   *this = FrameFilter();
   mac_ = mac;
   filtersVlans_ = vlans;

@@ -35,7 +35,7 @@ class FrameFilter {
   };
 
   /// As after a reset. With `vlans` only frames of VLANs that were added are accepted, and those without tag.
-  void reset(const MacAddress& mac, bool vlans);
+  void reset(MacAddress mac, bool vlans);
 
   bool acceptsAll() const { return modes_[static_cast<size_t>(Mode::kPromiscuous)]; }
   bool accepts(std::span<const uint8_t, kLooksAt> start) const;

@@ -6,27 +6,27 @@
 namespace tsvmm::virtio::net {
 
 // Virtio 1.2, 5.1.3: feature bits.
-inline constexpr uint64_t kFeatureChecksum = uint64_t{1} << 0;            // VIRTIO_NET_F_CSUM
-inline constexpr uint64_t kFeatureGuestChecksum = uint64_t{1} << 1;       // VIRTIO_NET_F_GUEST_CSUM
-inline constexpr uint64_t kFeatureControlOffloads = uint64_t{1} << 2;     // ..._CTRL_GUEST_OFFLOADS
-inline constexpr uint64_t kFeatureMtu = uint64_t{1} << 3;                 // VIRTIO_NET_F_MTU
-inline constexpr uint64_t kFeatureMac = uint64_t{1} << 5;                 // VIRTIO_NET_F_MAC
-inline constexpr uint64_t kFeatureGuestTso4 = uint64_t{1} << 7;           // VIRTIO_NET_F_GUEST_TSO4
-inline constexpr uint64_t kFeatureGuestTso6 = uint64_t{1} << 8;           // VIRTIO_NET_F_GUEST_TSO6
-inline constexpr uint64_t kFeatureGuestEcn = uint64_t{1} << 9;            // VIRTIO_NET_F_GUEST_ECN
-inline constexpr uint64_t kFeatureGuestUfo = uint64_t{1} << 10;           // VIRTIO_NET_F_GUEST_UFO
-inline constexpr uint64_t kFeatureHostTso4 = uint64_t{1} << 11;           // VIRTIO_NET_F_HOST_TSO4
-inline constexpr uint64_t kFeatureHostTso6 = uint64_t{1} << 12;           // VIRTIO_NET_F_HOST_TSO6
-inline constexpr uint64_t kFeatureHostEcn = uint64_t{1} << 13;            // VIRTIO_NET_F_HOST_ECN
-inline constexpr uint64_t kFeatureHostUfo = uint64_t{1} << 14;            // VIRTIO_NET_F_HOST_UFO
-inline constexpr uint64_t kFeatureMergeableBuffers = uint64_t{1} << 15;   // VIRTIO_NET_F_MRG_RXBUF
-inline constexpr uint64_t kFeatureStatus = uint64_t{1} << 16;             // VIRTIO_NET_F_STATUS
-inline constexpr uint64_t kFeatureControlQueue = uint64_t{1} << 17;       // VIRTIO_NET_F_CTRL_VQ
-inline constexpr uint64_t kFeatureControlReceive = uint64_t{1} << 18;     // VIRTIO_NET_F_CTRL_RX
-inline constexpr uint64_t kFeatureControlVlan = uint64_t{1} << 19;        // VIRTIO_NET_F_CTRL_VLAN
+inline constexpr uint64_t kFeatureChecksum = uint64_t{1} << 0;              // VIRTIO_NET_F_CSUM
+inline constexpr uint64_t kFeatureGuestChecksum = uint64_t{1} << 1;         // VIRTIO_NET_F_GUEST_CSUM
+inline constexpr uint64_t kFeatureControlOffloads = uint64_t{1} << 2;       // ..._CTRL_GUEST_OFFLOADS
+inline constexpr uint64_t kFeatureMtu = uint64_t{1} << 3;                   // VIRTIO_NET_F_MTU
+inline constexpr uint64_t kFeatureMac = uint64_t{1} << 5;                   // VIRTIO_NET_F_MAC
+inline constexpr uint64_t kFeatureGuestTso4 = uint64_t{1} << 7;             // VIRTIO_NET_F_GUEST_TSO4
+inline constexpr uint64_t kFeatureGuestTso6 = uint64_t{1} << 8;             // VIRTIO_NET_F_GUEST_TSO6
+inline constexpr uint64_t kFeatureGuestEcn = uint64_t{1} << 9;              // VIRTIO_NET_F_GUEST_ECN
+inline constexpr uint64_t kFeatureGuestUfo = uint64_t{1} << 10;             // VIRTIO_NET_F_GUEST_UFO
+inline constexpr uint64_t kFeatureHostTso4 = uint64_t{1} << 11;             // VIRTIO_NET_F_HOST_TSO4
+inline constexpr uint64_t kFeatureHostTso6 = uint64_t{1} << 12;             // VIRTIO_NET_F_HOST_TSO6
+inline constexpr uint64_t kFeatureHostEcn = uint64_t{1} << 13;              // VIRTIO_NET_F_HOST_ECN
+inline constexpr uint64_t kFeatureHostUfo = uint64_t{1} << 14;              // VIRTIO_NET_F_HOST_UFO
+inline constexpr uint64_t kFeatureMergeableBuffers = uint64_t{1} << 15;     // VIRTIO_NET_F_MRG_RXBUF
+inline constexpr uint64_t kFeatureStatus = uint64_t{1} << 16;               // VIRTIO_NET_F_STATUS
+inline constexpr uint64_t kFeatureControlQueue = uint64_t{1} << 17;         // VIRTIO_NET_F_CTRL_VQ
+inline constexpr uint64_t kFeatureControlReceive = uint64_t{1} << 18;       // VIRTIO_NET_F_CTRL_RX
+inline constexpr uint64_t kFeatureControlVlan = uint64_t{1} << 19;          // VIRTIO_NET_F_CTRL_VLAN
 inline constexpr uint64_t kFeatureControlReceiveExtra = uint64_t{1} << 20;  // ..._CTRL_RX_EXTRA
-inline constexpr uint64_t kFeatureMultiQueue = uint64_t{1} << 22;         // VIRTIO_NET_F_MQ
-inline constexpr uint64_t kFeatureControlMac = uint64_t{1} << 23;         // VIRTIO_NET_F_CTRL_MAC_ADDR
+inline constexpr uint64_t kFeatureMultiQueue = uint64_t{1} << 22;           // VIRTIO_NET_F_MQ
+inline constexpr uint64_t kFeatureControlMac = uint64_t{1} << 23;           // VIRTIO_NET_F_CTRL_MAC_ADDR
 
 /// What the guest may be given without checksums and segmentation done (5.1.6.3.1); they can be switched by
 /// the control queue (5.1.6.5.6.1).

@@ -51,9 +51,9 @@ class NetDevice final : public Device {
     ReceiveBuffers buffers;
     std::vector<uint8_t> waiting;  ///< a frame with its header that was read and did not fit
     size_t lastFrame = 0;
-    bool readable = false;   ///< the backend may have frames
-    bool starved = false;    ///< the driver's next notification goes on with receiving
-    bool blocked = false;    ///< the backend's readiness goes on with transmitting
+    bool readable = false;  ///< the backend may have frames
+    bool starved = false;   ///< the driver's next notification goes on with receiving
+    bool blocked = false;   ///< the backend's readiness goes on with transmitting
     bool watched = false;
   };
   static constexpr const char* kGone = "has gone";

@@ -64,7 +64,7 @@ void NetDevice::receive(uint16_t index) {
 NetDevice::Received NetDevice::receiveFrame(Pair& pair, uint16_t index) {
   Queue& queue = host_->queue(receiveQueue(index));
   queue.disableNotifications();
-  if (const char* wrong = pair.buffers.fill(queue, longest_)) {
+  if (const char* wrong = pair.buffers.fill(queue, std::max(longest_, pair.waiting.size()))) {
     host_->fail("queue " + std::to_string(receiveQueue(index)) + ": " + wrong);
     return Received::kStop;
   }

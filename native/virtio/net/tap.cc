@@ -108,8 +108,7 @@ class TapBackend final : public Backend {
   int descriptor(uint16_t pair) const override { return tap_.queues[pair].get(); }
 
   ssize_t read(uint16_t pair, std::span<const iovec> parts) override {
-    const ssize_t count =
-        ::readv(tap_.queues[pair].get(), parts.data(), static_cast<int>(parts.size()));
+    const ssize_t count = ::readv(tap_.queues[pair].get(), parts.data(), static_cast<int>(parts.size()));
     return count >= 0 ? count : -errno;
   }
 
@@ -129,8 +128,8 @@ class TapBackend final : public Backend {
       flags |= (features & kFeatureGuestTso6) != 0 ? TUN_F_TSO6 : 0;
       flags |= (features & kFeatureGuestUfo) != 0 ? TUN_F_UFO : 0;
       // The kernel takes ECN only beside TSO.
-      flags |= (features & kFeatureGuestEcn) != 0 && (flags & (TUN_F_TSO4 | TUN_F_TSO6)) != 0 ? TUN_F_TSO_ECN
-                                                                                             : 0;
+      flags |=
+          (features & kFeatureGuestEcn) != 0 && (flags & (TUN_F_TSO4 | TUN_F_TSO6)) != 0 ? TUN_F_TSO_ECN : 0;
     }
     return ioctl(tap_.queues[0].get(), TUNSETOFFLOAD, flags) == 0 ? 0 : errno;
   }
@@ -172,9 +171,9 @@ Tap openTap(const TapOptions& options) {
     Fd fd(open(kDevice, O_RDWR | O_CLOEXEC | O_NONBLOCK));
     if (!fd) {
       const bool absent = errno == ENOENT || errno == ENODEV || errno == ENXIO;
-      refuse(options.name, std::string(kDevice) + ": " + message(errno) +
-                               (absent ? "; as root: modprobe tun"
-                                       : "; as root: chmod 666 /dev/net/tun, or run as root"));
+      refuse(options.name,
+             std::string(kDevice) + ": " + message(errno) +
+                 (absent ? "; as root: modprobe tun" : "; as root: chmod 666 /dev/net/tun, or run as root"));
     }
     attach(fd.get(), options, exists);
     setHeaderSize(fd.get(), options.name);

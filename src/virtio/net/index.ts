@@ -78,8 +78,7 @@ const CTRL_VLAN = 1n << 19n;
 const CTRL_RX_EXTRA = 1n << 20n;
 const MQ = 1n << 22n;
 const CTRL_MAC_ADDR = 1n << 23n;
-const ALWAYS =
-  MTU | MAC | MRG_RXBUF | STATUS | CTRL_VQ | CTRL_RX | CTRL_VLAN | CTRL_RX_EXTRA | CTRL_MAC_ADDR;
+const ALWAYS = MTU | MAC | MRG_RXBUF | STATUS | CTRL_VQ | CTRL_RX | CTRL_VLAN | CTRL_RX_EXTRA | CTRL_MAC_ADDR;
 /** CSUM, GUEST_CSUM, CTRL_GUEST_OFFLOADS; TSO4, TSO6, ECN and UFO in both directions: what the kernel does behind a TAP device. */
 const OFFLOADS = (0b111n << 0n) | (0b1111n << 7n) | (0b1111n << 11n);
 

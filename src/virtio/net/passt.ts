@@ -38,7 +38,7 @@ export async function startPasst(
         : `network: ${program} cannot be started: ${await ended}`,
     );
   }
-  child.stderr.on('data', (chunk: Buffer) => {
+  child.stderr?.on('data', (chunk: Buffer) => {
     said = (said + chunk.toString()).slice(-MAX_SAID);
   });
   let expected = false;

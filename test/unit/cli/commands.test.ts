@@ -51,6 +51,14 @@ t.test('usage', async (t) => {
     ['boot', '/dev/null', '--balloon=1G'],
     /--balloon: 1073741824 bytes are more than the guest/,
   );
+  await failure(t, ['boot', '/dev/null', '--net', 'tap='], /--net: expected tap=NAME/);
+  await failure(t, ['boot', '/dev/null', '--net', 'bridge=x'], /--net: expected tap=NAME.*got "bridge=x"/);
+  await failure(
+    t,
+    ['boot', '/dev/null', '--net', 'tap=a,mtu=9'],
+    /--net: mtu: expected a whole number from 68/,
+  );
+  await failure(t, ['boot', '/dev/null', '--net', 'tap=a,x'], /--net: expected tap=NAME.*got "x"/);
   await failure(t, ['boot', '/dev/null', '--decompress', 'never'], /--decompress: expected host or guest/);
   await failure(t, ['boot', '/dev/null', '--deadline', '0'], /--deadline: expected seconds/);
   await failure(t, ['run', '--pid-file', 'x'], /unknown option --pid-file/);

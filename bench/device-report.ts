@@ -1,6 +1,7 @@
 /** The devices' results as tables. */
 import type { DeviceResults } from './device-results.js';
 import { table } from './report.js';
+import type { Footprint } from './results.js';
 
 interface Test {
   readonly name: string;
@@ -36,7 +37,30 @@ const TESTS: readonly Test[] = [
  * A row a test: each monitor's figure (instructions: the least; nanoseconds: the median), tsvmm's share of the others',
  * and, where instructions were counted, the aim.
  */
-export function deviceTable({ unit, boots, figures, failures }: DeviceResults): string {
+export function deviceTables(results: DeviceResults): string {
+  const { figures, footprints, failures } = results;
+  return [
+    ...(figures.length > 0 ? [figureTable(results)] : []),
+    ...(footprints.length > 0 ? [footprintTable(footprints)] : []),
+    ...failures.map(({ contender, device, why }) => `${device}, ${contender}: ${why}`),
+  ].join('\n\n');
+}
+
+/** What a device costs: the difference to a machine without it. */
+function footprintTable(footprints: readonly Footprint[]): string {
+  const none = footprints.find(({ name }) => name === 'none');
+  const write = (value: number): string => value.toLocaleString('en');
+  const rows = footprints.map(({ name, resident, proportional }) => [
+    name,
+    write(resident),
+    write(proportional),
+    name === 'none' || none === undefined ? '' : write(proportional - none.proportional),
+  ]);
+  const header = ['', 'resident', 'Pss', 'more than without'];
+  return `Memory of an idle machine of tsvmm beyond the guest's, by its device, KiB\n${table(header, rows)}`;
+}
+
+function figureTable({ unit, boots, figures }: DeviceResults): string {
   const counted = unit === 'instructions';
   const names = [...new Set(figures.map(({ contender }) => contender))];
   const others = names.filter((name) => name !== 'tsvmm');
@@ -64,7 +88,5 @@ export function deviceTable({ unit, boots, figures, failures }: DeviceResults): 
   );
   const header = ['', ...names, ...others.map((other) => `/ ${other}`), ...(counted ? ['aim', ''] : [])];
   const what = counted ? 'instructions, the least' : 'nanoseconds, the median';
-  const lines = [`Devices: ${what} of ${boots} boots, an operation or a MiB`, table(header, rows)];
-  for (const { contender, device, why } of failures) lines.push('', `${device}, ${contender}: ${why}`);
-  return lines.join('\n');
+  return `Devices: ${what} of ${boots} boots, an operation or a MiB\n${table(header, rows)}`;
 }

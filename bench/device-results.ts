@@ -1,4 +1,4 @@
-import type { Unit } from './results.js';
+import type { Footprint, Unit } from './results.js';
 
 /** One test under one monitor: nanoseconds (in the testbed with -i: instructions) an operation, or a MiB. */
 export interface DeviceFigure {
@@ -15,6 +15,8 @@ export interface DeviceResults {
   readonly unit: Unit;
   readonly boots: number;
   readonly figures: readonly DeviceFigure[];
+  /** Of a machine whose guest does nothing, by its device; `none` first. */
+  readonly footprints: readonly Footprint[];
   /** What could not be measured, and why. */
   readonly failures: readonly { readonly contender: string; readonly device: string; readonly why: string }[];
 }

@@ -1,17 +1,17 @@
 /**
- * Measures devices: `node out/js/bench/devices.js BOOTS UNIT CONTENDER|all DEVICE...`. Runs where the guests run, in
+ * Measures devices: `node out/js/bench/devices.js BOOTS UNIT CONTENDER|all DEVICE...`, of which `memory` is what each device of tsvmm costs. Runs where the guests run, in
  * namespaces of its own, with a tmpfs at /dev/shm; progress is on standard error, the results (DeviceResults) are the
  * last line of standard output, as JSON.
  */
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
-import { outputOf } from './command.js';
+import { footprintOf, outputOf } from './command.js';
 import { type DeviceContender, deviceContenders } from './device-contenders.js';
-import { deviceInputs } from './device-inputs.js';
+import { DEVICE_MEMORY_MIB, deviceInputs } from './device-inputs.js';
 import { type DeviceFigure, type DeviceResults, type GuestLine, parseGuest } from './device-results.js';
-import { type Device, ENTRIES, HostSide } from './host-side.js';
+import { type Device, ENTRIES, HostSide, isDevice } from './host-side.js';
 import { findInputs } from './inputs.js';
-import type { Unit } from './results.js';
+import type { Footprint, Unit } from './results.js';
 import { summarize } from './statistics.js';
 
 /** Counted instructions repeat to a per cent, and counting is slow. */
@@ -20,13 +20,17 @@ const EFFORT: Readonly<Record<Unit, { batches: number; scale: number }>> = {
   instructions: { batches: 3, scale: 20 },
 };
 
-const [boots = '', unit = '', only = '', ...devices] = process.argv.slice(2);
+const [boots = '', unit = '', only = '', ...words] = process.argv.slice(2);
+/** Machines of which the memory is taken. */
+const FOOTPRINTS = 4;
+
 const { batches, scale } = EFFORT[unit as Unit];
 const { initrd, peer } = deviceInputs();
 const { bzImage, vmlinux } = await findInputs();
 const scratch = mkdtempSync(join('/dev/shm', 'bench-'));
 const host = new HostSide(scratch, peer);
 const figures: DeviceFigure[] = [];
+const footprints: Footprint[] = [];
 const failures: { contender: string; device: string; why: string }[] = [];
 
 /** One boot of the guest with the device. */
@@ -56,8 +60,29 @@ async function measure(contender: DeviceContender, device: Device): Promise<void
   }
 }
 
+/** The least of several: what a heap leaves over varies. */
+async function footprint(contender: DeviceContender, device: Device | undefined): Promise<void> {
+  const name = device ?? 'none';
+  process.stderr.write(`bench: memory, ${contender.name}, ${name}\n`);
+  const seen: Footprint[] = [];
+  for (let count = 0; count < FOOTPRINTS; count++) {
+    try {
+      if (device !== undefined) await host.prepare(device, batches);
+      const command = await contender.command(device, 'quiet BENCH_IDLE=1');
+      seen.push({ name, ...(await footprintOf(command, 'bench: end', DEVICE_MEMORY_MIB << 20)) });
+    } finally {
+      await host.end();
+    }
+  }
+  footprints.push({
+    name,
+    resident: Math.min(...seen.map(({ resident }) => resident)),
+    proportional: Math.min(...seen.map(({ proportional }) => proportional)),
+  });
+}
+
 const contenders = deviceContenders({ bzImage, vmlinux, initrd }, host, scratch);
-for (const device of devices as Device[]) {
+for (const device of words.filter(isDevice)) {
   for (const contender of contenders) {
     if (only !== 'all' && contender.name.toLowerCase() !== only) continue;
     if (!contender.devices.includes(device)) continue;
@@ -68,5 +93,15 @@ for (const device of devices as Device[]) {
     }
   }
 }
-const results: DeviceResults = { unit: unit as Unit, boots: Number(boots), figures, failures };
+const [own] = contenders;
+if (words.includes('memory') && own !== undefined) {
+  for (const device of [undefined, ...own.devices]) {
+    try {
+      await footprint(own, device);
+    } catch (error) {
+      failures.push({ contender: own.name, device: device ?? 'none', why: String(error) });
+    }
+  }
+}
+const results: DeviceResults = { unit: unit as Unit, boots: Number(boots), figures, footprints, failures };
 process.stdout.write(`${JSON.stringify(results)}\n`);

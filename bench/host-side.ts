@@ -8,8 +8,12 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
-export const DEVICES = ['blk', 'net', 'vsock', 'fs'] as const;
+const DEVICES = ['blk', 'net', 'vsock', 'fs'] as const;
 export type Device = (typeof DEVICES)[number];
+
+export function isDevice(word: string): word is Device {
+  return (DEVICES as readonly string[]).includes(word);
+}
 
 /** Entries of each folder that the guest lists. */
 export const ENTRIES = 1000;

@@ -4,7 +4,7 @@
 //
 // boot: how long tsvmm and other monitors on the PATH take to boot one kernel and end, and their memory.
 // run: `tsvmm run` of a small bundle. micro: queue, exit, address check. Default: all.
-// io: the data path of the devices (blk net vsock fs; default all), beside the same devices of other monitors.
+// io: the data path of the devices (blk net vsock fs, and memory: what each costs idle; default all), beside the same devices of other monitors.
 // --only tsvmm: no others. -n N: samples of each start, after some to warm up; boots of each machine of io. Where there is no hardware KVM the testbed is used, once for the
 // times (default 5 samples) and once counting instructions (default 3); --instructions leaves the times out.
 // --no-setup takes what is built as it is. Others have to be quiet meanwhile: figures of a busy machine mean little.
@@ -18,7 +18,7 @@ import { step } from './lib/steps.mjs';
 import { setUp } from './setup.mjs';
 
 const PARTS = ['boot', 'run', 'io', 'micro'];
-const DEVICES = ['blk', 'net', 'vsock', 'fs'];
+const DEVICES = ['blk', 'net', 'vsock', 'fs', 'memory'];
 const SAMPLES = 30;
 const TESTBED_SAMPLES = 5;
 const COUNTED_SAMPLES = 3;
@@ -123,7 +123,7 @@ async function main() {
   let failed = false;
   if (devices.length > 0) {
     const { makeDeviceInputs } = await import(compiled('device-inputs.js'));
-    const { deviceTable } = await import(compiled('device-report.js'));
+    const { deviceTables } = await import(compiled('device-report.js'));
     makeDeviceInputs();
     for (const unit of sessions(testbed, values.instructions)) {
       const results = await measureThere(
@@ -135,15 +135,18 @@ async function main() {
         testbed,
         unit,
       );
-      console.log(`\n${deviceTable(results)}\n`);
+      console.log(`\n${deviceTables(results)}\n`);
       failed ||= results.failures.length > 0;
       const name = unit === 'instructions' ? 'devices-instructions' : 'devices-times';
       save(`${name}.json`, `${JSON.stringify({ host: host(testbed), ...results }, undefined, 2)}\n`);
     }
   }
   if (parts.includes('micro')) {
-    const program = ['node', 'out/js/bench/micro.js'];
-    const results = await measure(microInTestbed ? inTestbed(program) : program);
+    const results = [];
+    for (const file of ['micro.js', 'bare.js']) {
+      const program = ['node', `out/js/bench/${file}`];
+      results.push(...(await measure(microInTestbed ? inTestbed(program) : program)));
+    }
     console.log(`\n${report.microTable(results)}\n`);
     save('micro.json', `${JSON.stringify({ host: host(microInTestbed), results }, undefined, 2)}\n`);
     save('micro.svg', report.microChart(results));

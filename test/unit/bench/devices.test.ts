@@ -1,5 +1,5 @@
 import t from 'tap';
-import { deviceTable } from '../../../bench/device-report.js';
+import { deviceTables } from '../../../bench/device-report.js';
 import { type DeviceResults, parseGuest } from '../../../bench/device-results.js';
 
 t.test("the guest's lines, among those of the kernel", async (t) => {
@@ -35,11 +35,12 @@ const results: DeviceResults = {
     { test: 'net-out', contender: 'tsvmm', least: 2_000_000, median: 2_000_000 },
     { test: 'fs-small-stat-old', contender: 'QEMU', least: 7, median: 8 },
   ],
+  footprints: [],
   failures: [{ contender: 'QEMU', device: 'net', why: 'Error: no tap' }],
 };
 
 t.test('instructions: the least, the ratio, and the aim', async (t) => {
-  const text = deviceTable(results);
+  const text = deviceTables(results);
   t.match(text, /depth 1 +40,000 +100,000 +0\.40 +42,000 +met$/m);
   t.match(text, /guest to host, a MiB +2,000,000 +- +- +1,300,000 +missed$/m);
   t.match(text, /1\.5 s ago +- +7 +- +5,000$/m);
@@ -47,12 +48,23 @@ t.test('instructions: the least, the ratio, and the aim', async (t) => {
 });
 
 t.test('nanoseconds: the median, without an aim', async (t) => {
-  const text = deviceTable({ ...results, unit: 'nanoseconds' });
+  const text = deviceTables({ ...results, unit: 'nanoseconds' });
   t.match(text, /depth 1 +50,000 +100,001 +0\.50$/m);
   t.notMatch(text, 'aim');
 });
 
 t.test('one monitor alone', async (t) => {
   const figures = results.figures.filter(({ contender }) => contender === 'tsvmm');
-  t.match(deviceTable({ ...results, figures, failures: [] }), /depth 1 +40,000 +42,000 +met$/m);
+  t.match(deviceTables({ ...results, figures, failures: [] }), /depth 1 +40,000 +42,000 +met$/m);
+});
+
+t.test('what a device costs is the difference to a machine without it', async (t) => {
+  const footprints = [
+    { name: 'none', resident: 50_000, proportional: 44_000 },
+    { name: 'blk', resident: 50_400, proportional: 44_300 },
+  ];
+  const text = deviceTables({ ...results, figures: [], footprints, failures: [] });
+  t.match(text, /^none +50,000 +44,000$/m);
+  t.match(text, /^blk +50,400 +44,300 +300$/m);
+  t.notMatch(text, 'Devices:');
 });

@@ -11,7 +11,9 @@ using tsvmm::virtio::Rng;
 namespace {
 
 struct Rig {
-  Rig() : ring(ram, 64), host(ram, {&ring}) { host.activate(rng); }
+  explicit Rig(const virtio::RateLimits& limits = {}) : ring(ram, 64), host(ram, {&ring}), rng(limits) {
+    host.activate(rng);
+  }
   ~Rig() { host.reset(rng); }
   uint32_t used() {
     REQUIRE(host.waitUntil([&] { return ring.hasUsed(); }));
@@ -74,4 +76,67 @@ TEST_CASE("rng: chains with nothing to fill, and a broken queue") {
   rig.ring.add({{UINT64_MAX - 8, 64, true}});
   rig.host.notify(rig.rng, 0);
   CHECK(rig.host.failures.size() == 1);
+}
+
+TEST_CASE("rng: no more a second than is allowed, and nothing is lost") {
+  Rig rig({.bytesPerSecond = 100'000, .bytesBurst = 1000});
+  const uint64_t at = rig.ram.alloc(4096);
+  for (int i = 0; i < 5; i++) {
+    rig.ring.add({{at, 4096, true}});
+  }
+  int atOnce = 0;
+  rig.host.run([&] {
+    for (int i = 0; i < 5; i++) {
+      rig.rng.notify(0);
+    }
+    while (const auto used = rig.ring.takeUsed()) {
+      CHECK(used->length == 1000);
+      atOnce++;
+    }
+  });
+  CHECK(atOnce >= 1);
+  CHECK(atOnce < 5);  // the others wait for their time
+  for (int i = atOnce; i < 5; i++) {
+    CHECK(rig.used() == 1000);
+  }
+}
+
+TEST_CASE("rng: paused it gives nothing; resumed, reset, or restored elsewhere it goes on") {
+  Rig rig({.bytesPerSecond = 20'000, .bytesBurst = 1000});
+  const uint64_t at = rig.ram.alloc(4096);
+  for (int i = 0; i < 8; i++) {
+    rig.ring.add({{at, 4096, true}});
+  }
+  bool paused = false;
+  rig.host.run([&] {
+    rig.rng.notify(0);
+    rig.rng.pause([&] { paused = true; });
+    while (rig.ring.takeUsed()) {
+    }
+  });
+  CHECK(paused);
+  // The wait for the limit ends in the pause, and comes to nothing.
+  rig.host.run([&] { CHECK(rig.rng.save().isNull()); });
+  bool timePassed = false;
+  rig.host.run([&] { rig.host.loop().after(std::chrono::milliseconds(60), [&] { timePassed = true; }); });
+  REQUIRE(rig.host.waitUntil([&] { return timePassed; }));
+  CHECK(!rig.ring.hasUsed());
+  rig.host.run([&] {
+    rig.rng.resume();
+    rig.rng.notify(0);
+  });
+  CHECK(rig.used() == 1000);
+  Rng other;
+  rig.host.run([&] {
+    rig.rng.pause([] {});
+    while (rig.ring.takeUsed()) {
+    }
+    const Value state = rig.rng.save();
+    rig.rng.reset();
+    other.restore(rig.host, state);
+    other.resume();
+    other.notify(0);
+  });
+  CHECK(rig.used() == 4096);
+  rig.host.reset(other);
 }

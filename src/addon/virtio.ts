@@ -70,7 +70,7 @@ export interface NativeConsole extends NativeDevice {
   write(port: number, bytes: Uint8Array): number;
   end(port: number): void;
   resumeOutput(port: number): void;
-  /** The host's side has gone for good. */
+  /** Ends the input, throws output away from now on, and closes the port once the guest has the input. */
   hangUp(port: number): void;
   /** How often the guest has opened and closed it, together: odd while it is open. */
   opens(port: number): number;
@@ -129,6 +129,12 @@ export interface NativeNet extends NativeDevice {
   close(): void;
 }
 
+/** 0: no limit. */
+export interface NativeRngOptions {
+  readonly bytesPerSecond: number;
+  readonly bytesBurst: number;
+}
+
 export interface NativeVsockOptions {
   readonly cid: number;
   /**
@@ -169,6 +175,6 @@ export interface VirtioAddon {
   createVirtioConsole(options: NativeConsoleOptions): NativeConsole;
   createVirtioFs(options: NativeFsOptions): NativeDevice;
   createVirtioNet(options: NativeNetOptions): NativeNet;
-  createVirtioRng(): NativeDevice;
+  createVirtioRng(options: NativeRngOptions): NativeDevice;
   createVirtioVsock(options: NativeVsockOptions): NativeVsock;
 }

@@ -26,8 +26,8 @@ export interface MachineConfig {
   /** Network cards: eth0, eth1, ... of a Linux guest. */
   readonly networks?: readonly NetworkConfig[];
   readonly vsock?: VsockConfig | undefined;
-  /** A virtio entropy source; true by default. */
-  readonly rng?: boolean;
+  /** A virtio entropy source, where wanted with a limit on the bytes a second; true by default. */
+  readonly rng?: boolean | { readonly bytesPerSecond?: number; readonly bytesBurst?: number };
   /** A memory balloon: what the guest does not need the host has back. `true`: with every default. */
   readonly balloon?: boolean | BalloonConfig;
   /** Devices on the bus that are written in TypeScript. */

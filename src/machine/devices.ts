@@ -47,7 +47,8 @@ export function describeDevices(
     for (const port of ports.values()) release.push(() => port.close());
     descriptions.push(described.description);
   }
-  if (config.rng !== false) descriptions.push(describeRng({ name: 'rng' }));
+  const { rng = true } = config;
+  if (rng !== false) descriptions.push(describeRng({ name: 'rng', ...(rng === true ? {} : rng) }));
   let balloon: Balloon | undefined;
   if (config.balloon !== undefined && config.balloon !== false) {
     const options = config.balloon === true ? {} : config.balloon;

@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import t from 'tap';
 import { type ConsoleOptions, type ConsolePort, describeConsole } from '../../../src/virtio/console/index.js';
-import { describeRng } from '../../../src/virtio/rng/index.js';
+import { describeRng, type RngOptions } from '../../../src/virtio/rng/index.js';
 
 function portOf(options: Partial<ConsoleOptions>, name: string): ConsolePort {
   const port = describeConsole({ name: 'console', ...options }).ports.get(name);
@@ -94,5 +94,12 @@ t.test('describes the entropy source', async (t) => {
   t.equal(described.deviceId, 4);
   t.equal(described.queueSizes.length, 1);
   t.equal(described.config.length, 0);
-  t.throws(() => describeRng({ name: '' }), /entropy source: name: /);
+  const bad = (options: Partial<RngOptions>, message: RegExp): void => {
+    t.throws(() => describeRng({ name: 'rng', ...options }), message);
+  };
+  bad({ name: '' }, /entropy source: name: /);
+  bad({ bytesPerSecond: -1 }, /entropy source rng: bytesPerSecond: expected a whole number from 0/);
+  bad({ bytesPerSecond: 1, bytesBurst: 0.5 }, /entropy source rng: bytesBurst: expected a whole number/);
+  bad({ bytesBurst: 4096 }, /entropy source rng: bytesBurst: only with bytesPerSecond/);
+  describeRng({ name: 'rng', bytesPerSecond: 4096, bytesBurst: 1 });
 });

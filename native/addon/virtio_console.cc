@@ -90,6 +90,9 @@ Napi::Value createVirtioConsole(const Napi::CallbackInfo& info) {
     return call.Env().Undefined();
   });
   add("hangUp", [](Handle& held, size_t port, const Napi::CallbackInfo& call) -> Napi::Value {
+    if (held.pushed[port] != nullptr) {
+      held.pushed[port]->end();  // what has been pushed still reaches the guest
+    }
     held.console->hangUp(port);
     return call.Env().Undefined();
   });

@@ -42,7 +42,7 @@ class Console final : public Device {
   size_t ports() const { return ports_.size(); }
   /// The terminal's new size, told to the driver.
   void resize(size_t port, uint16_t columns, uint16_t rows);
-  /// The host's side of the port has gone for good.
+  /// See ConsolePort::hangUp().
   void hangUp(size_t port);
   /// How often the guest has opened and closed the port, together: odd while it is open.
   uint32_t opens(size_t port) const { return ports_[port]->opens.load(std::memory_order_relaxed); }

@@ -112,13 +112,13 @@ bool ConsolePort::hostOpen() const {
 }
 
 void ConsolePort::hangUp() {
-  if (hostOpen()) {
-    sourceEnded_ = true;
-    sinkBroken_ = true;
+  if (!std::exchange(sinkBroken_, true)) {
     if (pending_) {
       come(&ConsolePort::goOn, transmitQueue());
     }
-    hostChanged_();
+    if (!hostOpen()) {
+      hostChanged_();
+    }
   }
 }
 

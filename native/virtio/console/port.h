@@ -60,7 +60,8 @@ class ConsolePort {
   void openInput(bool open);
   /// Whether there is anybody on the host's side: input may come or output is taken.
   bool hostOpen() const;
-  /// The host's side has gone for good.
+  /// Nobody on the host's side reads any more: output is thrown away, and with the end of the input the port
+  /// is closed.
   void hangUp();
 
  private:

@@ -61,7 +61,7 @@ export class ConsolePort extends EventEmitter<{ open: []; close: [] }> {
 
   /**
    * The port as a stream, for a port without descriptors; once. What the guest does not read makes `write()` wait, and who
-   * does not read makes the guest wait. Ending the stream ends the guest's input; destroying it closes the port for good.
+   * does not read makes the guest wait. Destroying the stream closes the port for good, once the guest has taken what was written.
    * @throws Error (as a rejection) for a port with descriptors, or for the second time
    */
   async stream(): Promise<Duplex> {

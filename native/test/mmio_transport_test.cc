@@ -7,6 +7,7 @@
 #include <random>
 
 #include "support/ring.h"
+#include "support/settle.h"
 
 using namespace tsvmm;
 using namespace tsvmm::virtio;
@@ -103,11 +104,7 @@ struct Fixture {
     set(0x070, 15);
     settle();
   }
-  /// Everything posted to the loop so far has run.
-  void settle() {
-    loop.call([] {});
-    loop.call([] {});
-  }
+  void settle() { test::settle(loop); }
   uint64_t interrupts() {
     eventfd_t value = 0;
     return eventfd_read(interrupt.get(), &value) == 0 ? value : 0;

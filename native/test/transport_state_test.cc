@@ -2,6 +2,7 @@
 #include <sys/eventfd.h>
 
 #include "support/ring.h"
+#include "support/settle.h"
 #include "virtio/mmio_transport.h"
 
 using namespace tsvmm;
@@ -125,12 +126,7 @@ struct Side {
     set(0x050, 0);
     settle();
   }
-  /// What was posted has run, and the loop has looked at its descriptors once more.
-  void settle() {
-    for (int i = 0; i < 3; i++) {
-      loop.call([] {});
-    }
-  }
+  void settle() { test::settle(loop); }
   template <typename F>
   void run(F&& function) {
     std::exception_ptr error;

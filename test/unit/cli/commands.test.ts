@@ -109,9 +109,9 @@ t.test('bundles that are none', async (t) => {
     /config\.json: process\.args: expected an array of strings, at least one, got an empty array/,
   );
   const bind = sampleSpec();
-  bind.mounts?.push({ destination: '/data', type: 'bind', source: '/srv' });
+  bind.mounts?.push({ destination: '/data', type: 'bind', source: '/no/such/folder' });
   writeFileSync(config, JSON.stringify(bind));
-  await failure(t, ['run', bundle], /config\.json: mounts\[4\]: a bind mount \(\/srv on \/data\)/);
+  await failure(t, ['run', bundle], /config\.json: mounts\[4\]: .*\/no\/such\/folder/);
   const noRoot = sampleSpec();
   noRoot.root.path = 'elsewhere';
   writeFileSync(config, JSON.stringify(noRoot));

@@ -317,7 +317,7 @@ Napi::Value NativeMachine::stop(const Napi::CallbackInfo& info) {
 
 Napi::Value NativeMachine::pause(const Napi::CallbackInfo& info) {
   // A vCPU may be waiting for JavaScript or for the I/O thread, so neither can be the one that waits for it.
-  auto done = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[0].As<Napi::Function>()));
+  const uint32_t done = keep(info[0]);
   joinPausing();
   if (serial_) {
     serial_->setWaiting(false);  // a vCPU may be waiting there for whoever reads the console
@@ -327,9 +327,22 @@ Napi::Value NativeMachine::pause(const Napi::CallbackInfo& info) {
       vcpu->pause();
     }
     // Behind what the guest has asked for so far.
-    onLoop([this, done] { pauseDevices([this, done] { event([done](Napi::Env) { done->Call({}); }); }); });
+    onLoop([this, done] {
+      pauseDevices([this, done] { event([this, done](Napi::Env) { settle(done, {}); }); });
+    });
   });
   return info.Env().Undefined();
+}
+
+uint32_t NativeMachine::keep(const Napi::Value& function) {
+  kept_.emplace(++lastKept_, Napi::Persistent(function.As<Napi::Function>()));
+  return lastKept_;
+}
+
+void NativeMachine::settle(uint32_t number, const std::vector<napi_value>& arguments) {
+  if (const auto kept = kept_.extract(number)) {
+    kept.mapped().Call(arguments);
+  }
 }
 
 void NativeMachine::joinPausing() {

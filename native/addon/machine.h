@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -57,6 +58,11 @@ class NativeMachine : public Napi::ObjectWrap<NativeMachine> {
   /// Runs `function` on the I/O thread, or at once where that does not run yet.
   void onLoop(EventLoop::Function function);
 
+  /// Keeps a function until settle() calls it, both on JavaScript's thread. Other threads know it by its
+  /// number: only that thread may let go of it.
+  uint32_t keep(const Napi::Value& function);
+  void settle(uint32_t number, const std::vector<napi_value>& arguments);
+
   /// From any thread; the first reason counts. `reason`: power-off, reset, stopped, panic, or exit (then
   /// `exit` tells).
   void end(const char* reason, const VcpuExit& exit = {});
@@ -78,6 +84,8 @@ class NativeMachine : public Napi::ObjectWrap<NativeMachine> {
   std::vector<std::shared_ptr<virtio::MmioTransport>> transports_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
   std::thread pausing_;
+  std::map<uint32_t, Napi::FunctionReference> kept_;
+  uint32_t lastKept_ = 0;
   std::mutex marksMutex_;
   std::vector<std::pair<uint8_t, uint64_t>> marks_;
   std::atomic<bool> ended_{false};

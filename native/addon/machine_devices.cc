@@ -29,8 +29,6 @@ Napi::Value NativeMachine::onDevice(const Napi::CallbackInfo& info,
                                     std::function<void(Transport& transport, const Answer& answer)> work) {
   const Napi::Env env = info.Env();
   const std::string name = info[0].ToString().Utf8Value();
-  auto done = std::make_shared<Napi::FunctionReference>(
-      Napi::Persistent(info[info.Length() - 1].As<Napi::Function>()));
   std::shared_ptr<Transport> transport;
   for (const auto& candidate : transports_) {
     if (candidate->description().name == name) {
@@ -40,11 +38,12 @@ Napi::Value NativeMachine::onDevice(const Napi::CallbackInfo& info,
   if (!transport || closed_) {
     throw Napi::Error::New(env, closed_ ? "the machine is closed" : name + ": no such device");
   }
+  const uint32_t done = keep(info[info.Length() - 1]);
   onLoop([this, transport, done, work = std::move(work)] {
     const Answer answer = [this, done](const std::string& error, const tsvmm::Value& value) {
-      event([done, error, value](Napi::Env callEnv) {
-        done->Call({error.empty() ? callEnv.Undefined() : Napi::Value(Napi::String::New(callEnv, error)),
-                    toJs(callEnv, value)});
+      event([this, done, error, value](Napi::Env callEnv) {
+        settle(done, {error.empty() ? callEnv.Undefined() : Napi::Value(Napi::String::New(callEnv, error)),
+                      toJs(callEnv, value)});
       });
     };
     try {

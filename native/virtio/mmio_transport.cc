@@ -195,14 +195,16 @@ void MmioTransport::writeQueueRegister(uint64_t offset, uint32_t value) {
 void MmioTransport::writeStatus(uint32_t value) {
   std::unique_lock lock(mutex_);
   const uint32_t before = status_.load(std::memory_order_relaxed);
-  if (shutDown_) {
-    return;
+  if (shutDown_ || resetting_) {
+    return;  // resetting: another vCPU waits below for the device, which must not start meanwhile
   }
   if (value == 0) {
+    resetting_ = true;
     lock.unlock();
     // The driver may reuse its memory as soon as the write is done, so the device must be quiet by then.
     loop_.call([this] { deactivate(); });
     lock.lock();
+    resetting_ = false;
     driverFeatures_ = 0;
     deviceFeaturesSelect_ = driverFeaturesSelect_ = queueSelect_ = 0;
     std::fill(configs_.begin(), configs_.end(), QueueConfig{});

@@ -124,6 +124,7 @@ class MmioTransport : public BusDevice, public Host {
   std::atomic<uint32_t> interruptStatus_{0};
   uint32_t notificationExits_ = 0;
   bool shutDown_ = false;
+  bool resetting_ = false;
   std::atomic<bool> removed_{false};
 
   // The I/O thread's:

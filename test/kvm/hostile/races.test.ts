@@ -1,10 +1,11 @@
 /** Rings and requests that a second processor rewrites while the device uses them. */
 import { strict as assert } from 'node:assert';
 import t from 'tap';
-import { attack, type Case } from '../../support/hostile-guest/cases.js';
+import { attack, type Case, served } from '../../support/hostile-guest/cases.js';
 import {
   type Driver,
   INDIRECT,
+  LIVE,
   NEEDS_RESET,
   NEXT,
   reg,
@@ -228,6 +229,34 @@ for (const device of devices) {
           driver.rig.run(until(FLAG, restarts), 1),
         ]);
         await driver.start();
+      },
+    },
+    {
+      name: 'a DRIVER_OK from another processor in the middle of a reset: reset it is',
+      verdict: served,
+      start: null,
+      async attack(driver) {
+        const request = honest[device];
+        assert.ok(request);
+        await driver.start({}, 0);
+        const place = lay(driver, request, false);
+        driver.rig.memory.writeU32(FLAG, 0);
+        // Only after a reset is there something to serve, so nobody may.
+        const round = [
+          ...driver.steps().slice(0, -1),
+          driver.set(reg.status, 0),
+          write(2, place.available + 2, 1),
+          driver.set(reg.queueNotify, request.queue),
+          driver.get(reg.status),
+          driver.get(reg.status),
+          write(2, place.available + 2, 0),
+        ];
+        await Promise.all([
+          driver.rig.run([...repeat(150, round), write(4, FLAG, 1)], 0),
+          driver.rig.run(until(FLAG, [driver.set(reg.status, LIVE)]), 1),
+        ]);
+        await bench.probe([bench.driver(device === 'rng' ? 'blk' : 'rng')]);
+        assert.equal(driver.rig.memory.readU16(place.used + 2), 0, 'nothing is served after a reset');
       },
     },
     {

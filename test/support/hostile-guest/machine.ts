@@ -27,7 +27,9 @@ import type { RigOptions } from './rig.js';
 export const SECTORS = 256;
 
 export interface FullBench extends Bench {
-  /** Takes the machine down, as the file's last test: nothing of it stays behind. */
+  /** Takes the machine down. */
+  close(): void;
+  /** The same as the file's last test: nothing stays behind. */
   end(): void;
   readonly folder: string;
   readonly disk: string;
@@ -56,12 +58,15 @@ export async function fullBench(
 ): Promise<FullBench> {
   const folder = mkdtempSync(join(tmpdir(), 'tsvmm-hostile-'));
   const closings: (() => void)[] = [];
+  const close = (): void => {
+    bench.rig.close();
+    for (const each of closings) each();
+    rmSync(folder, { recursive: true, force: true });
+  };
   const end = (): void => {
     t.test('the machine ends and leaves nothing', async (t) => {
       const done = watch('the end');
-      bench.rig.close();
-      for (const close of closings) close();
-      rmSync(folder, { recursive: true, force: true });
+      close();
       done();
       t.same(descriptors(), [], 'no descriptor of KVM or of a disk is left');
     });
@@ -102,7 +107,7 @@ export async function fullBench(
   };
   const bench = new Bench(describe, options);
   await bench.start();
-  return Object.assign(bench, { end, folder, disk, share, vsock, console, output });
+  return Object.assign(bench, { close, end, folder, disk, share, vsock, console, output });
 }
 
 /** What this process has open of KVM and of the disks; the rest goes with JavaScript's garbage. */

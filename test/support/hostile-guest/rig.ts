@@ -243,8 +243,10 @@ export class Rig {
     }
   }
 
+  /** Ends the machine, whatever its guest does; programs that run are abandoned. */
   close(): void {
     this.machine.close();
+    for (const { reject } of this.#running.values()) reject(new Error('the machine was closed'));
     for (const release of this.#release.splice(0)) release();
   }
 }

@@ -419,3 +419,15 @@ TEST_CASE("balloon: saved and restored, with the buffer that waits for a request
   refuses("statisticsHead", uint64_t{8}, "statisticsHead: no chain of the statistics queue: 8");
   refuses("statisticsHead", "x", "statisticsHead: expected a whole number");
 }
+
+TEST_CASE("balloon: reports are served where the driver has set up their queue alone") {
+  GuestRam ram;
+  DriverRing reporting(ram, 8);
+  FakeHost host(ram, {nullptr, nullptr, nullptr, nullptr, &reporting}, kAll);
+  Balloon balloon([] {});
+  host.activate(balloon);
+  reporting.add({{ram.alloc(4096, 4096), 4096, true}});
+  host.notify(balloon, Balloon::kReportingQueue);
+  CHECK(host.waitUntil([&] { return reporting.hasUsed(); }));
+  host.reset(balloon);
+}

@@ -157,7 +157,9 @@ bool Balloon::take() {
 void Balloon::visit() {
   visitPosted_ = false;
   // A round of the ring at most: requests of one page each are not to keep the thread for themselves either.
-  for (uint32_t round = 0; round < host_->queue(kInflateQueue).size() || work_.active; round++) {
+  const uint32_t rounds = std::max(host_->queue(kInflateQueue).size(),
+                                   reportingQueue_ == 0 ? uint16_t{0} : host_->queue(reportingQueue_).size());
+  for (uint32_t round = 0; round < rounds || work_.active; round++) {
     if (!work_.active && !take()) {
       if (checkBroken(kInflateQueue) || (reportingQueue_ != 0 && checkBroken(reportingQueue_))) {
         return;

@@ -33,6 +33,8 @@ function lay(driver: Driver): Ring {
       console: [1, Buffer.from('.\n'), 0],
       rng: [0, Buffer.alloc(0), 16],
       script: [0, Buffer.from('ping'), 4],
+      balloon: [1, Buffer.alloc(4), 0],
+      ports: [1, Buffer.from('.\n'), 0],
     } as const
   )[driver.device.name as 'blk'];
   const ring = driver.ring(queue);
@@ -211,5 +213,7 @@ const cases: readonly Case[] = [
   }),
 ];
 
-for (const name of ['blk', 'fs', 'vsock', 'console', 'rng', 'script']) attack(bench, name, cases);
+for (const name of ['blk', 'fs', 'vsock', 'console', 'rng', 'script', 'balloon', 'ports']) {
+  attack(bench, name, cases);
+}
 bench.end();

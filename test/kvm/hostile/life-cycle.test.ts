@@ -8,7 +8,7 @@ import { add, type Operation, read, repeat, until, write } from '../../support/h
 import { type FullBench, fullBench } from '../../support/hostile-guest/machine.js';
 
 const bench = await fullBench({ cpus: 2 });
-const FLAG = 0x5f_0000;
+const FLAG = 0x3d0_0000;
 
 type Step = 'pauseDevice' | 'resumeDevice' | 'saveDevice' | 'removeDevice';
 
@@ -31,7 +31,7 @@ function restore(of: FullBench, name: string, state: NativeValue): Promise<void>
 /** What a driver can do to all of a device's queues, again and again: nonsense, breakage, resets. */
 function storm(driver: Driver): Operation[] {
   const nonsense = driver.rings.flatMap(({ index, place }): Operation[] => [
-    write(8, place.descriptors, 0x60_0000),
+    write(8, place.descriptors, 0x3c0_0000),
     write(8, place.descriptors + 8, (BigInt(WRITE) << 32n) | 64n),
     add(2, place.available + 2, 1),
     driver.set(reg.queueNotify, index),
@@ -163,7 +163,7 @@ const cases: readonly Case[] = [
   },
 ];
 
-const NAMES = ['blk', 'fs', 'vsock', 'console', 'rng', 'script'];
+const NAMES = ['blk', 'fs', 'vsock', 'console', 'rng', 'script', 'balloon', 'ports'];
 for (const name of NAMES) attack(bench, name, cases);
 bench.end();
 

@@ -117,7 +117,7 @@ const overlapping: readonly Case[] = (
   verdict: 'either',
   start: null,
   async attack(driver) {
-    const base = 0x60_0000;
+    const base = 0x3c0_0000;
     const place = { descriptors: base + descriptors, available: base + available, used: base + used };
     driver.rig.memory.fill(base, 0x3000);
     const queue = driver.rings.length > 1 && driver.device.name !== 'fs' ? 1 : 0;
@@ -151,7 +151,7 @@ const frozen: readonly Case[] = [
   live('the queues grow', (driver) => [driver.set(reg.queueSize, 0x8000)]),
   live('the queues get size 0', (driver) => [driver.set(reg.queueSize, 0)]),
   live('the queues move', (driver) =>
-    [reg.descriptorsLow, reg.availableLow, reg.usedLow].map((register) => driver.set(register, 0x70_0000)),
+    [reg.descriptorsLow, reg.availableLow, reg.usedLow].map((register) => driver.set(register, 0x3e0_0000)),
   ),
   live('the queues move out of RAM', (driver) =>
     [reg.descriptorsHigh, reg.availableHigh, reg.usedHigh].map((register) => driver.set(register, 0xffff)),
@@ -160,7 +160,7 @@ const frozen: readonly Case[] = [
   live('the queues are made unready, moved and ready again', (driver) => [
     driver.set(reg.queueReady, 0),
     driver.set(reg.queueSize, 4),
-    driver.set(reg.descriptorsLow, 0x70_0000),
+    driver.set(reg.descriptorsLow, 0x3e0_0000),
     driver.set(reg.queueReady, 1),
   ]),
   live('the queues are reset, which was not negotiated', (driver) => [driver.set(reg.queueReset, 1)]),

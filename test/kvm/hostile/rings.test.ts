@@ -1,10 +1,17 @@
 /** Rings and descriptor chains that break each rule of virtio 1.2, 2.7, against every device that takes buffers. */
 
 import { VIRTIO_MMIO_ADDRESS } from '../../../src/memory/layout.js';
-import { FEATURE_VERSION_1 } from '../../../src/virtio/queue.js';
+import { FEATURE_INDIRECT } from '../../../src/virtio/queue.js';
 import { attack, type Case, served, type Verdict } from '../../support/hostile-guest/cases.js';
 import type { Driver } from '../../support/hostile-guest/driver.js';
-import { INDIRECT, NEXT, type Ring, WRITE, writeDescriptor } from '../../support/hostile-guest/driver.js';
+import {
+  DEFAULT_FEATURES,
+  INDIRECT,
+  NEXT,
+  type Ring,
+  WRITE,
+  writeDescriptor,
+} from '../../support/hostile-guest/driver.js';
 import { fullBench } from '../../support/hostile-guest/machine.js';
 import { HIGH_RAM, NEXT_RAM, RAM } from '../../support/hostile-guest/rig.js';
 
@@ -46,7 +53,7 @@ const indirect =
     return ring.put(0);
   };
 
-const anywhere = 0x30_0000; // RAM that nobody uses
+const anywhere = 0x3f0_0000; // RAM that nobody uses
 
 /** Each defect, how it is made, and what comes of it: the same for every device. */
 const defects: readonly (readonly [name: string, make: Make, verdict: Verdict])[] = [
@@ -180,7 +187,7 @@ const tooLarge: Make = (ring, driver) => {
   return ring.put(0);
 };
 
-function cases(queue: number): Case[] {
+function cases(queue: number, features: bigint): Case[] {
   const all = [...defects, ['a chain of more than 4 GiB', tooLarge, /more than 4 GiB/] as const];
   return [
     ...all.map(
@@ -196,7 +203,7 @@ function cases(queue: number): Case[] {
     {
       name: `queue ${queue}: an indirect descriptor that was not negotiated`,
       verdict: /not negotiated/,
-      start: { features: FEATURE_VERSION_1 },
+      start: { features: features & ~FEATURE_INDIRECT },
       async attack(driver) {
         indirect([{}])(driver.ring(queue), driver);
         await driver.rig.run(driver.offer(queue));
@@ -228,14 +235,26 @@ function cases(queue: number): Case[] {
 }
 
 /** Which queues take whatever comes as soon as they are notified. */
-const targets: readonly (readonly [device: string, queue: number])[] = [
+const targets: readonly (readonly [device: string, queue: number, features?: bigint])[] = [
   ['blk', 0],
   ['fs', 0],
   ['fs', 1],
   ['vsock', 1],
   ['console', 1],
   ['rng', 0],
+  ['balloon', 0],
+  ['balloon', 1],
+  ['balloon', 4, DEFAULT_FEATURES | (1n << 5n)], // reports
+  ['ports', 1],
+  ['ports', 3, DEFAULT_FEATURES | 2n], // control messages
+  ['ports', 5, DEFAULT_FEATURES | 2n],
   ['script', 0],
 ];
-for (const [device, queue] of targets) attack(bench, device, cases(queue));
+for (const [device, queue, features = DEFAULT_FEATURES] of targets) {
+  attack(
+    bench,
+    device,
+    cases(queue, features).map((each): Case => ({ start: { features }, ...each })),
+  );
+}
 bench.end();

@@ -294,7 +294,7 @@ const script: readonly Case[] = [
     verdict: 'either',
     async attack(driver) {
       // used.ring[0].id is where available.idx is: the device's own heads are what is available.
-      const base = 0x60_0000;
+      const base = 0x3c0_0000;
       driver.rig.memory.fill(base, 0x3000);
       const place = { descriptors: base, available: base + 0x1000, used: base + 0x1000 };
       await driver.start({ rings: { 0: { ...place, size: 2 } } });

@@ -13,15 +13,16 @@ import { join } from 'node:path';
 import t from 'tap';
 import { addon, type NativeConsole } from '../../../src/addon/index.js';
 import type { GuestMemory } from '../../../src/memory/guest-memory.js';
+import { type Balloon, describeBalloon } from '../../../src/virtio/balloon/index.js';
 import { describeBlk } from '../../../src/virtio/blk/index.js';
-import { describeConsole } from '../../../src/virtio/console/index.js';
+import { type ConsolePort, describeConsole } from '../../../src/virtio/console/index.js';
 import { describeFs } from '../../../src/virtio/fs/index.js';
 import { describeRng } from '../../../src/virtio/rng/index.js';
 import { describeScriptDevice, type ScriptVirtioDevice } from '../../../src/virtio/script-device.js';
 import { describeVsock, type Vsock } from '../../../src/virtio/vsock/index.js';
 import { Bench, watch } from './cases.js';
 import { sector } from './probes.js';
-import type { RigOptions } from './rig.js';
+import { RAM, type RigOptions } from './rig.js';
 
 /** Sectors of the disks. */
 export const SECTORS = 256;
@@ -35,6 +36,9 @@ export interface FullBench extends Bench {
   readonly disk: string;
   readonly share: string;
   readonly vsock: Vsock;
+  readonly balloon: Balloon;
+  /** Of the console with several ports: `ports`, `one`, `two`. */
+  readonly ports: ReadonlyMap<string, ConsolePort>;
   /** Its one port is 0. */
   readonly console: NativeConsole;
   /** What the guest has printed. */
@@ -52,7 +56,8 @@ export const echo: ScriptVirtioDevice = {
   },
 };
 
-/** A machine with a writable and a read-only disk, a share, a socket device, a console, an entropy source and `script`. */
+/** A machine with a writable and a read-only disk, a share, a socket device, a console, one with several
+ * ports, an entropy source, a balloon and `script`. */
 export async function fullBench(
   options: Omit<RigOptions, 'describe'> & { readonly script?: ScriptVirtioDevice } = {},
 ): Promise<FullBench> {
@@ -89,6 +94,12 @@ export async function fullBench(
     ports: [{ ...terminal, input: () => {}, output: (chunk) => void output.push(chunk) }],
     onChange: () => {},
   });
+  const { balloon, ...balloonDevice } = describeBalloon({ name: 'balloon', memory: RAM.size });
+  const ports = describeConsole({
+    name: 'ports',
+    terminal: {},
+    ports: [{ name: 'one', console: true }, { name: 'two' }],
+  });
   const describe = (memory: () => GuestMemory) => {
     const disks = [
       describeBlk({ name: 'blk', path: disk, id: 'hostile' }),
@@ -102,12 +113,25 @@ export async function fullBench(
       vsockDescription,
       { ...describeConsole({ name: 'console', terminal: {} }).description, backend: console },
       describeRng({ name: 'rng' }),
+      balloonDevice.description,
+      ports.description,
       describeScriptDevice(options.script ?? echo, memory),
     ];
   };
   const bench = new Bench(describe, options);
   await bench.start();
-  return Object.assign(bench, { close, end, folder, disk, share, vsock, console, output });
+  return Object.assign(bench, {
+    close,
+    end,
+    folder,
+    disk,
+    share,
+    vsock,
+    balloon,
+    ports: ports.ports,
+    console,
+    output,
+  });
 }
 
 /** What this process has open of KVM and of the disks; the rest goes with JavaScript's garbage. */

@@ -100,7 +100,13 @@ const console: Prober = (driver) => {
   return { operations: [...driver.offer(1), driver.returned(1)], check: () => {} };
 };
 
-/** The device of echo.ts. */
+/** Pages that are taken out of the balloon. */
+const balloon: Prober = (driver) => {
+  driver.prepare(1, [Buffer.alloc(4)], [], 8);
+  return { operations: [...driver.offer(1), driver.returned(1)], check: () => {} };
+};
+
+/** A device that gives back what it is sent. */
 const script: Prober = (driver) => {
   const into = driver.prepare(0, [Buffer.from('ping')], [4], 8);
   const n = driver.ring(0).available - 1;
@@ -116,6 +122,7 @@ const PROBES: Readonly<Record<number, Prober>> = {
   2: blk,
   3: console,
   4: rng,
+  5: balloon,
   19: vsock,
   26: fs,
   42: script,

@@ -163,7 +163,7 @@ const cases: readonly Case[] = [
   },
 ];
 
-const NAMES = ['blk', 'fs', 'vsock', 'console', 'rng', 'script', 'balloon', 'ports'];
+const NAMES = ['blk', 'fs', 'vsock', 'console', 'rng', 'script', 'balloon', 'ports', 'net'];
 for (const name of NAMES) attack(bench, name, cases);
 bench.end();
 

@@ -74,6 +74,7 @@ const honest: Readonly<Record<string, Honest>> = {
   console: { queue: 1, readable: Buffer.from('raced\n'), writable: 0 },
   rng: { queue: 0, readable: Buffer.alloc(0), writable: 64 },
   script: { queue: 0, readable: Buffer.from('ping'), writable: 64 },
+  net: { queue: 1, readable: Buffer.alloc(72), writable: 0 },
   // Out of the balloon: into it would go the interpreter itself.
   balloon: { queue: 1, readable: Buffer.alloc(4), writable: 0 },
   ports: {

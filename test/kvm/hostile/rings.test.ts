@@ -248,6 +248,8 @@ const targets: readonly (readonly [device: string, queue: number, features?: big
   ['ports', 1],
   ['ports', 3, DEFAULT_FEATURES | 2n], // control messages
   ['ports', 5, DEFAULT_FEATURES | 2n],
+  ['net', 1],
+  ['net', 2, DEFAULT_FEATURES | (1n << 17n)], // commands
   ['script', 0],
 ];
 for (const [device, queue, features = DEFAULT_FEATURES] of targets) {

@@ -8,6 +8,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
@@ -17,6 +18,7 @@ import { type Balloon, describeBalloon } from '../../../src/virtio/balloon/index
 import { describeBlk } from '../../../src/virtio/blk/index.js';
 import { type ConsolePort, describeConsole } from '../../../src/virtio/console/index.js';
 import { describeFs } from '../../../src/virtio/fs/index.js';
+import { describeNet } from '../../../src/virtio/net/index.js';
 import { describeRng } from '../../../src/virtio/rng/index.js';
 import { describeScriptDevice, type ScriptVirtioDevice } from '../../../src/virtio/script-device.js';
 import { describeVsock, type Vsock } from '../../../src/virtio/vsock/index.js';
@@ -39,6 +41,8 @@ export interface FullBench extends Bench {
   readonly balloon: Balloon;
   /** Of the console with several ports: `ports`, `one`, `two`. */
   readonly ports: ReadonlyMap<string, ConsolePort>;
+  /** What the network card is connected to: frames, each behind its length in 32 bits, big-endian. */
+  readonly peer: Socket;
   /** Its one port is 0. */
   readonly console: NativeConsole;
   /** What the guest has printed. */
@@ -57,7 +61,7 @@ export const echo: ScriptVirtioDevice = {
 };
 
 /** A machine with a writable and a read-only disk, a share, a socket device, a console, one with several
- * ports, an entropy source, a balloon and `script`. */
+ * ports, an entropy source, a balloon, a network card and `script`. */
 export async function fullBench(
   options: Omit<RigOptions, 'describe'> & { readonly script?: ScriptVirtioDevice } = {},
 ): Promise<FullBench> {
@@ -100,13 +104,20 @@ export async function fullBench(
     terminal: {},
     ports: [{ name: 'one', console: true }, { name: 'two' }],
   });
+  const [ours, peer] = await socketPair(join(folder, 'socket'));
+  const nic = await describeNet({ name: 'net', streamFd: descriptorOf(ours) });
+  ours.destroy(); // the device has a descriptor of its own
   const describe = (memory: () => GuestMemory) => {
     const disks = [
       describeBlk({ name: 'blk', path: disk, id: 'hostile' }),
       describeBlk({ name: 'read-only', path: join(folder, 'read-only'), readOnly: true }),
     ];
     for (const each of disks) closings.push(() => each.close());
-    closings.push(() => vsock.close());
+    closings.push(
+      () => vsock.close(),
+      () => nic.close(),
+      () => peer.destroy(),
+    );
     return [
       ...disks.map(({ description }) => description),
       describeFs({ name: 'fs', tag: 'share', directory: share }),
@@ -115,6 +126,7 @@ export async function fullBench(
       describeRng({ name: 'rng' }),
       balloonDevice.description,
       ports.description,
+      nic.description,
       describeScriptDevice(options.script ?? echo, memory),
     ];
   };
@@ -129,9 +141,28 @@ export async function fullBench(
     vsock,
     balloon,
     ports: ports.ports,
+    peer,
     console,
     output,
   });
+}
+
+/** Two ends of a stream. */
+async function socketPair(path: string): Promise<[Socket, Socket]> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve));
+  const ours = connect(path);
+  await new Promise<void>((resolve) => ours.once('connect', resolve));
+  const peer = await accepted;
+  peer.on('error', () => {}).resume();
+  server.close();
+  return [ours, peer];
+}
+
+function descriptorOf(socket: Socket): number {
+  const { _handle } = socket as unknown as { readonly _handle: { readonly fd: number } };
+  return _handle.fd;
 }
 
 /** What this process has open of KVM and of the disks; the rest goes with JavaScript's garbage. */

@@ -100,6 +100,21 @@ const console: Prober = (driver) => {
   return { operations: [...driver.offer(1), driver.returned(1)], check: () => {} };
 };
 
+/** A frame to whom it may concern. */
+export function frame(length = 60): Buffer {
+  const bytes = Buffer.alloc(length, 'f');
+  bytes.fill(0xff, 0, Math.min(6, length));
+  return bytes;
+}
+
+/** Bytes of virtio_net_hdr (virtio 1.2, 5.1.6). */
+export const netHeader = 12;
+
+const net: Prober = (driver) => {
+  driver.prepare(1, [Buffer.concat([Buffer.alloc(netHeader), frame()])], [], 8);
+  return { operations: [...driver.offer(1), driver.returned(1)], check: () => {} };
+};
+
 /** Pages that are taken out of the balloon. */
 const balloon: Prober = (driver) => {
   driver.prepare(1, [Buffer.alloc(4)], [], 8);
@@ -119,6 +134,7 @@ const script: Prober = (driver) => {
 
 /** By the device's type (virtio 1.2, section 5); 42 is the one written in TypeScript. */
 const PROBES: Readonly<Record<number, Prober>> = {
+  1: net,
   2: blk,
   3: console,
   4: rng,

@@ -3,13 +3,11 @@ import { strict as assert } from 'node:assert';
 import type { Duplex } from 'node:stream';
 import { attack, type Case, served } from '../../support/hostile-guest/cases.js';
 import { type Driver, WRITE } from '../../support/hostile-guest/driver.js';
-import { waitNot } from '../../support/hostile-guest/interpreter.js';
 import { fullBench } from '../../support/hostile-guest/machine.js';
-import { VSOCK, type VsockHeader, vsockHeader, vsockPacket } from '../../support/hostile-guest/vsock.js';
+import { ECHO, VSOCK, VsockGuest, type VsockHeader, vsockPacket } from '../../support/hostile-guest/vsock.js';
 
 const bench = await fullBench();
 
-const ECHO = 7000;
 const SILENT = 7001;
 const streams = new Set<Duplex>();
 const remember = (stream: Duplex): void => {
@@ -22,86 +20,10 @@ bench.vsock.listen(ECHO, (stream) => {
 });
 bench.vsock.listen(SILENT, (stream) => remember(stream.pause()));
 
-/** The driver's end of the device: buffers of `room` bytes to receive into, and packets sent one by one. */
-class Guest {
-  #seen = 0;
-  readonly #buffers: number[] = [];
-
-  constructor(
-    private readonly driver: Driver,
-    private readonly room = 512,
-    count = 8,
-  ) {
-    const ring = driver.ring(VSOCK.receive);
-    for (let i = 0; i < count; i++) {
-      const address = driver.buffer(room);
-      this.#buffers.push(address);
-      ring.chain(i, [{ address, length: room, flags: WRITE }]);
-      ring.put(i);
-    }
-  }
-
-  /** Sends a packet, and waits until the device has taken it. */
-  async packet(header: VsockHeader, payload?: Uint8Array): Promise<void> {
-    const { driver } = this;
-    driver.prepare(VSOCK.transmit, [vsockPacket(header, payload)], [], 0);
-    await driver.run(
-      ...driver.offer(VSOCK.receive),
-      ...driver.offer(VSOCK.transmit),
-      driver.returned(VSOCK.transmit),
-    );
-  }
-
-  /** The next packet from the host; its buffer is made available again. */
-  async next(): Promise<Required<VsockHeader> & { readonly payload: Buffer }> {
-    const { driver } = this;
-    const ring = driver.ring(VSOCK.receive);
-    await driver.run(waitNot(2, ring.place.used + 2, this.#seen & 0xffff));
-    const { head, length } = ring.usedEntry(this.#seen++);
-    const bytes = Buffer.from(driver.rig.memory.read(this.#buffers[head] ?? 0, this.room));
-    assert.ok(length >= VSOCK.header && length <= this.room, `used length ${length}`);
-    ring.put(head);
-    await driver.run(...driver.offer(VSOCK.receive));
-    return { ...vsockHeader(bytes), payload: bytes.subarray(VSOCK.header, length) };
-  }
-
-  /** What has come, without waiting. */
-  get waiting(): number {
-    return (this.driver.ring(VSOCK.receive).usedIndex - this.#seen) & 0xffff;
-  }
-
-  async expect(
-    op: number,
-    of: Partial<VsockHeader> = {},
-  ): Promise<Required<VsockHeader> & { payload: Buffer }> {
-    const packet = await this.next();
-    assert.equal(
-      packet.op,
-      op,
-      `the operation, of ${JSON.stringify(packet, (_, v) => (typeof v === 'bigint' ? `${v}` : v))}`,
-    );
-    for (const [field, value] of Object.entries(of))
-      assert.equal(packet[field as keyof VsockHeader], value, field);
-    return packet;
-  }
-
-  async connect(port = ECHO, sourcePort = 1234, more: VsockHeader = {}): Promise<void> {
-    await this.packet({ op: VSOCK.REQUEST, sourcePort, destinationPort: port, ...more });
-    await this.expect(VSOCK.RESPONSE, { destinationPort: sourcePort, sourcePort: port });
-  }
-
-  /** The device refuses the connection; nothing of it is left. */
-  async refused(sourcePort = 1234): Promise<void> {
-    let packet = await this.next();
-    while (packet.op !== VSOCK.RST) packet = await this.next();
-    assert.equal(packet.destinationPort, sourcePort);
-  }
-}
-
-const guest = (name: string, run: (guest: Guest, driver: Driver) => Promise<unknown>): Case => ({
+const guest = (name: string, run: (guest: VsockGuest, driver: Driver) => Promise<unknown>): Case => ({
   name,
   verdict: served,
-  attack: (driver) => run(new Guest(driver), driver),
+  attack: (driver) => run(new VsockGuest(driver), driver),
 });
 
 /** A packet that nobody answers. */
@@ -402,7 +324,7 @@ const receiving: readonly Case[] = [
     name: 'buffers with room for a header only, and data to receive',
     verdict: served,
     async attack(driver) {
-      const guest = new Guest(driver, VSOCK.header);
+      const guest = new VsockGuest(driver, VSOCK.header);
       await guest.connect();
       await guest.packet({ destinationPort: ECHO }, Buffer.from('hello'));
       await bench.probe([bench.driver('rng')]);
@@ -456,7 +378,7 @@ const receiving: readonly Case[] = [
     name: 'the header of a packet in single bytes',
     verdict: served,
     async attack(driver) {
-      const guest = new Guest(driver);
+      const guest = new VsockGuest(driver);
       const packet = vsockPacket({ op: VSOCK.REQUEST, destinationPort: 9 });
       const pieces = [...packet.subarray(0, 15)].map((byte) => Buffer.from([byte]));
       driver.prepare(VSOCK.transmit, [...pieces, packet.subarray(15)], [], 0);

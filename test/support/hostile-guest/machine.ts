@@ -15,9 +15,9 @@ import t from 'tap';
 import { addon, type NativeConsole } from '../../../src/addon/index.js';
 import type { GuestMemory } from '../../../src/memory/guest-memory.js';
 import { type Balloon, describeBalloon } from '../../../src/virtio/balloon/index.js';
-import { describeBlk } from '../../../src/virtio/blk/index.js';
+import { type BlkOptions, describeBlk } from '../../../src/virtio/blk/index.js';
 import { type ConsolePort, describeConsole } from '../../../src/virtio/console/index.js';
-import { describeFs } from '../../../src/virtio/fs/index.js';
+import { describeFs, type FsOptions } from '../../../src/virtio/fs/index.js';
 import { describeNet } from '../../../src/virtio/net/index.js';
 import { describeRng } from '../../../src/virtio/rng/index.js';
 import { describeScriptDevice, type ScriptVirtioDevice } from '../../../src/virtio/script-device.js';
@@ -60,11 +60,16 @@ export const echo: ScriptVirtioDevice = {
   },
 };
 
+export interface FullOptions extends Omit<RigOptions, 'describe'> {
+  readonly script?: ScriptVirtioDevice;
+  /** What differs from the usual in the share and in the writable disk. */
+  readonly fs?: Partial<FsOptions>;
+  readonly blk?: Partial<BlkOptions>;
+}
+
 /** A machine with a writable and a read-only disk, a share, a socket device, a console, one with several
  * ports, an entropy source, a balloon, a network card and `script`. */
-export async function fullBench(
-  options: Omit<RigOptions, 'describe'> & { readonly script?: ScriptVirtioDevice } = {},
-): Promise<FullBench> {
+export async function fullBench(options: FullOptions = {}): Promise<FullBench> {
   const folder = mkdtempSync(join(tmpdir(), 'tsvmm-hostile-'));
   const closings: (() => void)[] = [];
   const close = (): void => {
@@ -109,7 +114,7 @@ export async function fullBench(
   ours.destroy(); // the device has a descriptor of its own
   const describe = (memory: () => GuestMemory) => {
     const disks = [
-      describeBlk({ name: 'blk', path: disk, id: 'hostile' }),
+      describeBlk({ name: 'blk', path: disk, id: 'hostile', ...options.blk }),
       describeBlk({ name: 'read-only', path: join(folder, 'read-only'), readOnly: true }),
     ];
     for (const each of disks) closings.push(() => each.close());
@@ -120,7 +125,7 @@ export async function fullBench(
     );
     return [
       ...disks.map(({ description }) => description),
-      describeFs({ name: 'fs', tag: 'share', directory: share }),
+      describeFs({ name: 'fs', tag: 'share', directory: share, ...options.fs }),
       vsockDescription,
       { ...describeConsole({ name: 'console', terminal: {} }).description, backend: console },
       describeRng({ name: 'rng' }),

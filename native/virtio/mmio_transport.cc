@@ -256,6 +256,8 @@ void MmioTransport::writeConfig(uint64_t offset, std::span<const uint8_t> data) 
   loop_.post([this, offset, bytes = std::vector<uint8_t>(data.begin(), data.end())] {
     if (active_) {
       device_->configWritten(static_cast<uint32_t>(offset), bytes);
+    } else {
+      configWrittenEarly_ = true;
     }
   });
 }
@@ -311,8 +313,24 @@ void MmioTransport::activate(std::vector<QueueConfig> configs) {
   }
   active_ = true;
   device_->activate(*this);
+  tellEarlyConfig();
   begin();
   listener_(TransportEvent::kActivated, {});
+}
+
+/// What the driver wrote to the configuration space before DRIVER_OK.
+void MmioTransport::tellEarlyConfig() {
+  if (!configWrittenEarly_ || !active_) {
+    return;
+  }
+  configWrittenEarly_ = false;
+  std::vector<uint8_t> bytes;
+  {
+    std::lock_guard lock(mutex_);
+    const auto from = config_.begin() + description_.writableConfigOffset;
+    bytes.assign(from, from + description_.writableConfigLength);
+  }
+  device_->configWritten(description_.writableConfigOffset, bytes);
 }
 
 void MmioTransport::settleReset() {

@@ -97,6 +97,7 @@ class MmioTransport : public BusDevice, public Host {
   void activate(std::vector<QueueConfig> configs);
   void deactivate();
   void settleReset();
+  void tellEarlyConfig();
   const char* configureQueues(const std::vector<QueueConfig>& configs, size_t& wrongQueue);
   void begin();
   void donePausing();
@@ -130,6 +131,7 @@ class MmioTransport : public BusDevice, public Host {
   // The I/O thread's:
   std::vector<Queue> queues_;
   bool active_ = false;
+  bool configWrittenEarly_ = false;
   bool resetOwed_ = false;  ///< fail() has cut the device off, which has yet to be told
   bool paused_ = false;
   std::function<void()> pauseDone_;    ///< until the device is at rest

@@ -26,21 +26,35 @@ export interface NativeBalloon extends NativeDevice {
 export interface NativeBlkOptions {
   readonly path: string;
   readonly readOnly: boolean;
+  /** Past the host's page cache (O_DIRECT). */
+  readonly direct: boolean;
+  readonly engine: 'auto' | 'uring' | 'threads';
   readonly id: string;
+  readonly queues: number;
   readonly maxDiscardSectors: number;
   readonly maxDiscardSegments: number;
   readonly maxWriteZeroesSectors: number;
   readonly maxWriteZeroesSegments: number;
+  /** A second; 0: no limit. A burst of 0 is a second's worth. */
+  readonly bytesPerSecond: number;
+  readonly bytesBurst: number;
+  readonly operationsPerSecond: number;
+  readonly operationsBurst: number;
 }
 
 export interface NativeBlk extends NativeDevice {
   /** Capacity in sectors of 512 bytes. */
   readonly sectors: number;
-  /** The logical block size of a block device; 512 for a file. */
+  /** The logical block size of a block device or of direct I/O; 512 for a file through the page cache. */
   readonly blockSize: number;
   readonly blockDevice: boolean;
   /** False where the file system has no locks. */
   readonly locked: boolean;
+  /** Throws where the disk cannot be opened; `done` hears when it is in place, or why it cannot be. */
+  replace(path: string, done: (error?: Error) => void): void;
+  refresh(done: (error?: Error) => void): void;
+  /** `sectors` as of now. */
+  currentSectors(): number;
   /** Throws while a machine uses it. */
   close(): void;
 }

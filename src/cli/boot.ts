@@ -1,4 +1,4 @@
-import type { DiskConfig, MachineConfig, NetworkConfig, ShareConfig } from '../machine/config.js';
+import type { MachineConfig, NetworkConfig, ShareConfig } from '../machine/config.js';
 import { Machine, type MachineExit } from '../machine/machine.js';
 import { Timeline } from '../machine/timeline.js';
 import { printError } from '../runtime/output.js';
@@ -12,6 +12,7 @@ import {
   parseSize,
   UsageError,
 } from './arguments.js';
+import { parseDisk } from './disk-option.js';
 import { ESCAPE_KEY, Terminal } from './terminal.js';
 import { writeTimeline } from './write-timeline.js';
 
@@ -24,7 +25,9 @@ the keys go to the guest, and Ctrl-] ends the machine.
   --append PARAMETERS       kernel parameters, added to tsvmm's own
   --memory SIZE             128M by default; 1G, 512MiB, or a number of bytes
   --cpus N                  1 by default
-  --disk FILE[,ro]          a raw image or block device as /dev/vda, /dev/vdb, ...; may be repeated
+  --disk FILE[,OPTION...]   a raw image or block device as /dev/vda, /dev/vdb, ...; may be repeated. Options: ro;
+                            direct (past the page cache); queues=N; engine=uring|threads; and the most that is
+                            done a second: iops=N requests, rate=SIZE bytes
   --share TAG=DIR[,ro]      a folder, for: mount -t virtiofs TAG /mnt; may be repeated
   --net tap=NAME[,mac=ADDRESS][,mtu=N][,queues=N][,up] | passt [ARGUMENT...] | none
                             a network card on a TAP device, or on a user-mode network by passt; may be repeated
@@ -140,13 +143,6 @@ function parseBalloon(text: string, memory: number): { target: number } {
     throw new UsageError(`--balloon: ${target} bytes are more than the guest's memory, ${memory} bytes`);
   }
   return { target };
-}
-
-function parseDisk(text: string): DiskConfig {
-  const readOnly = text.endsWith(',ro');
-  const path = readOnly ? text.slice(0, -3) : text;
-  if (path === '') throw new UsageError(`--disk: expected FILE or FILE,ro, got ${JSON.stringify(text)}`);
-  return { path, readOnly };
 }
 
 function parseShare(text: string): ShareConfig {

@@ -93,7 +93,12 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
       );
     }
     const nics = await openNetworks(config, release);
-    const { descriptions, vsock, balloon, ports } = describeDevices(config, nics, () => memory, release);
+    const { descriptions, vsock, disks, balloon, ports } = describeDevices(
+      config,
+      nics,
+      () => memory,
+      release,
+    );
     const virtioMmio = descriptions.map((description, index): AcpiDevice => {
       const gsi = layout.VIRTIO_MMIO_GSIS[index];
       if (gsi === undefined) {
@@ -161,6 +166,7 @@ export async function buildMachine(config: MachineConfig, events: MachineEvents)
       virtio: descriptions,
       nics,
       vsock,
+      disks,
       balloon,
       ports,
       timeline,

@@ -1,4 +1,5 @@
 import type { ScriptDevice } from '../devices/script-device.js';
+import type { DiskEngine, DiskLimits } from '../virtio/blk/index.js';
 import type { PortOptions } from '../virtio/console/index.js';
 import type { NetBackend, NetSettings } from '../virtio/net/index.js';
 import type { ScriptVirtioDevice } from '../virtio/script-device.js';
@@ -75,6 +76,13 @@ export interface DiskConfig {
   /** A raw image or a block device. */
   readonly path: string;
   readonly readOnly?: boolean;
+  /** Past the host's page cache (O_DIRECT). */
+  readonly direct?: boolean;
+  /** Request queues, 1 to 16: one a vCPU serves them best; 1 by default. */
+  readonly queues?: number;
+  /** What performs the requests that take waiting: io_uring (if there is one) by default. */
+  readonly engine?: DiskEngine;
+  readonly limits?: DiskLimits;
   /** What the guest reads as the disk's serial: at most 20 bytes. */
   readonly id?: string;
 }

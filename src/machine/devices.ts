@@ -1,6 +1,6 @@
 import type { GuestMemory } from '../memory/guest-memory.js';
 import { type Balloon, describeBalloon } from '../virtio/balloon/index.js';
-import { describeBlk } from '../virtio/blk/index.js';
+import { type Disk, describeBlk } from '../virtio/blk/index.js';
 import { type ConsolePort, describeConsole } from '../virtio/console/index.js';
 import type { VirtioDescription } from '../virtio/description.js';
 import { describeFs } from '../virtio/fs/index.js';
@@ -19,14 +19,18 @@ export function describeDevices(
 ): {
   readonly descriptions: readonly VirtioDescription[];
   readonly vsock: Vsock | undefined;
+  readonly disks: ReadonlyMap<string, Disk>;
   readonly balloon: Balloon | undefined;
   readonly ports: ReadonlyMap<string, ConsolePort>;
 } {
   const descriptions: VirtioDescription[] = [];
+  const disks = new Map<string, Disk>();
   for (const [index, disk] of (config.disks ?? []).entries()) {
-    const blk = describeBlk({ name: `blk${index}`, ...disk });
+    const name = `blk${index}`;
+    const blk = describeBlk({ name, ...disk });
     release.push(() => blk.close());
     descriptions.push(blk.description);
+    disks.set(name, blk.disk);
   }
   for (const share of config.shares ?? []) {
     descriptions.push(describeFs({ name: share.tag, ...share }));
@@ -58,5 +62,5 @@ export function describeDevices(
     descriptions.push(described.description);
   }
   for (const device of config.virtio ?? []) descriptions.push(describeScriptDevice(device, memory));
-  return { descriptions, vsock, balloon, ports };
+  return { descriptions, vsock, disks, balloon, ports };
 }

@@ -3,6 +3,7 @@ import type { Vcpu } from '../kvm/vcpu.js';
 import type { Vm } from '../kvm/vm.js';
 import type { GuestMemory } from '../memory/guest-memory.js';
 import type { Balloon } from '../virtio/balloon/index.js';
+import type { Disk } from '../virtio/blk/index.js';
 import type { ConsolePort } from '../virtio/console/index.js';
 import type { VirtioDescription } from '../virtio/description.js';
 import type { Nic } from '../virtio/net/index.js';
@@ -35,6 +36,7 @@ export interface MachineParts {
   readonly virtio: readonly VirtioDescription[];
   readonly nics: readonly Nic[];
   readonly vsock: Vsock | undefined;
+  readonly disks: ReadonlyMap<string, Disk>;
   readonly balloon: Balloon | undefined;
   readonly ports: ReadonlyMap<string, ConsolePort>;
   readonly timeline: Timeline | undefined;
@@ -216,6 +218,16 @@ export class Machine {
   get balloon(): Balloon {
     if (this.parts.balloon === undefined) throw new MachineError('the machine has no balloon');
     return this.parts.balloon;
+  }
+
+  /** A disk by its name (`blk0` is the first of the configuration): its size, another image for it. @throws MachineError */
+  disk(name: string): Disk {
+    const disk = this.parts.disks.get(name);
+    if (disk === undefined) {
+      const known = [...this.parts.disks.keys()].join(', ') || 'none';
+      throw new MachineError(`${name}: no such disk; there are: ${known}`);
+    }
+    return disk;
   }
 
   /** Guest physical memory, every access checked. */

@@ -11,6 +11,7 @@ namespace {
 
 // Virtio 1.2, 5.2.3.
 constexpr uint64_t kFeatureFlush = uint64_t{1} << 9;
+constexpr uint64_t kFeatureConfigWce = uint64_t{1} << 11;
 constexpr uint64_t kFeatureDiscard = uint64_t{1} << 13;
 constexpr uint64_t kFeatureWriteZeroes = uint64_t{1} << 14;
 
@@ -30,6 +31,8 @@ constexpr uint64_t kSectorSize = 512;
 constexpr size_t kIdSize = 20;
 // What one visit to a queue may copy before other devices and waiting interrupts have their turn.
 constexpr uint64_t kVisitBytes = 4 << 20;
+// Requests that are kept for the next use.
+constexpr size_t kMaxSpare = 64;
 
 struct Header {
   uint32_t type;
@@ -45,52 +48,31 @@ struct Segment {
 };
 static_assert(sizeof(Segment) == 16);
 
+uint64_t bytesOf(const DiskRequest& request) {
+  uint64_t bytes = 0;
+  for (const iovec& part : request.parts) {
+    bytes += part.iov_len;
+  }
+  return bytes;
+}
+
 }  // namespace
 
-Blk::Blk(std::unique_ptr<Disk> disk, BlkOptions options)
-    : disk_(std::move(disk)), options_(std::move(options)) {}
-
-Blk::~Blk() { reset(); }
-
-void Blk::activate(Host& host) {
-  if (!disk_) {
-    host.fail("the disk has been closed");
-    return;
-  }
-  host_ = &host;
-  features_ = host.features();
-  active_ = std::make_shared<Blk*>(this);
-  disk_->attach(host.loop(), [this](DiskRequest& request) { finished(request); });
-}
-
-void Blk::reset() {
-  if (host_ == nullptr) {
-    return;
-  }
-  disk_->detach();
-  active_.reset();
-  inFlight_.clear();
-  spare_.clear();
-  host_ = nullptr;
-}
-
-bool Blk::close() {
-  if (host_ != nullptr) {
-    return false;
-  }
-  disk_.reset();
-  return true;
-}
-
 void Blk::notify(uint16_t index) {
+  if (held()) {
+    return;  // what ends it comes to every queue
+  }
   Queue& queue = host_->queue(index);
   movedAtOnce_ = 0;
   bool again = queue.drain([&](Chain& chain) { return serve(index, chain); });
   again = again || movedAtOnce_ >= kVisitBytes;
+  if (!inFlight_.empty()) {
+    disk_->kick();
+  }
   host_->signalQueue(index);
   if (queue.broken()) {
     host_->fail("queue " + std::to_string(index) + ": " + queue.brokenReason());
-  } else if (again) {
+  } else if (again && (throttled_ & 1u << index) == 0) {
     come(index);
   }
 }
@@ -106,6 +88,12 @@ void Blk::come(uint16_t index) {
   });
 }
 
+void Blk::comeToAll() {
+  for (uint16_t i = 0; i < options_.queues; i++) {
+    come(i);
+  }
+}
+
 std::unique_ptr<Blk::Request> Blk::takeRequest() {
   if (spare_.empty()) {
     return std::make_unique<Request>();
@@ -115,8 +103,18 @@ std::unique_ptr<Blk::Request> Blk::takeRequest() {
   return request;
 }
 
+void Blk::keep(std::unique_ptr<Request> request) {
+  if (spare_.size() < kMaxSpare) {
+    spare_.push_back(std::move(request));
+  }
+}
+
 bool Blk::serve(uint16_t index, Chain& chain) {
   if (movedAtOnce_ >= kVisitBytes) {
+    return false;
+  }
+  if (limiter_.limits() && !limiter_.ready()) {
+    awaitLimiter(index);
     return false;
   }
   metrics.requests.fetch_add(1, std::memory_order_relaxed);
@@ -128,31 +126,36 @@ bool Blk::serve(uint16_t index, Chain& chain) {
   }
   auto request = takeRequest();
   std::swap(request->chain, chain);
+  request->clear();
   request->queue = index;
-  request->type = UINT32_MAX;
-  request->disk.error = 0;
-  request->disk.done = 0;
-  request->disk.durable = false;
-  request->disk.ranges.clear();
-  request->disk.parts.clear();
-  if (const auto status = prepare(*request)) {
+  request->command = UINT32_MAX;
+  const auto status = prepare(*request);
+  if (limiter_.limits()) {
+    limiter_.spend(status ? 0 : bytesOf(*request));
+  }
+  if (status) {
     if (*status != kOk) {
       metrics.errors.fetch_add(1, std::memory_order_relaxed);
     }
     answer(*request, *status);
-  } else if (disk_->submit(request->disk)) {
-    movedAtOnce_ += request->disk.done;
+  } else if (disk_->submit(*request)) {
+    movedAtOnce_ += request->done;
     answer(*request, statusOf(*request));
   } else {
+    request->slot = inFlight_.size();
     inFlight_.push_back(std::move(request));
     return true;
   }
-  spare_.push_back(std::move(request));
+  keep(std::move(request));
   return true;
 }
 
 bool Blk::insideDisk(uint64_t sector, uint64_t sectors) const {
-  return sector <= options_.sectors && sectors <= options_.sectors - sector;
+  return sector <= sectors_ && sectors <= sectors_ - sector;
+}
+
+bool Blk::writesThrough() const {
+  return (features_ & kFeatureFlush) == 0 || ((features_ & kFeatureConfigWce) != 0 && !writeback_);
 }
 
 std::optional<uint8_t> Blk::prepare(Request& request) {
@@ -160,13 +163,13 @@ std::optional<uint8_t> Blk::prepare(Request& request) {
   if (!header) {
     return kIoError;
   }
-  request.type = header->type;
+  request.command = header->type;
   switch (header->type) {
     case kIn:
     case kOut:
       return prepareTransfer(request, header->sector);
     case kFlush:
-      request.disk.type = DiskRequest::Type::kFlush;
+      request.type = DiskRequest::Type::kFlush;
       return std::nullopt;
     case kGetId:
       return writeId(request);
@@ -180,22 +183,21 @@ std::optional<uint8_t> Blk::prepare(Request& request) {
 }
 
 std::optional<uint8_t> Blk::prepareTransfer(Request& request, uint64_t sector) {
-  const bool reading = request.type == kIn;
+  const bool reading = request.command == kIn;
   // The last writable byte is the status.
   const uint64_t size = reading ? request.chain.writableSize() - 1 : request.chain.readableLeft();
   if ((!reading && options_.readOnly) || size % kSectorSize != 0 || !insideDisk(sector, size / kSectorSize)) {
     return kIoError;
   }
-  request.disk.type = reading ? DiskRequest::Type::kRead : DiskRequest::Type::kWrite;
-  request.disk.offset = sector * kSectorSize;
-  request.disk.parts = reading ? request.chain.writableIovecs(size) : request.chain.takeReadable(size);
-  // 5.2.6.2: without VIRTIO_BLK_F_FLUSH the driver has no other way to make its writes durable.
-  request.disk.durable = (features_ & kFeatureFlush) == 0;
+  request.type = reading ? DiskRequest::Type::kRead : DiskRequest::Type::kWrite;
+  request.offset = sector * kSectorSize;
+  request.parts = reading ? request.chain.writableIovecs(size) : request.chain.takeReadable(size);
+  request.durable = writesThrough();
   return std::nullopt;
 }
 
 std::optional<uint8_t> Blk::prepareRanges(Request& request) {
-  const bool discards = request.type == kDiscard;
+  const bool discards = request.command == kDiscard;
   const uint64_t size = request.chain.readableLeft();
   const uint64_t count = size / sizeof(Segment);
   if (options_.readOnly || count == 0 || size % sizeof(Segment) != 0 ||
@@ -216,12 +218,12 @@ std::optional<uint8_t> Blk::prepareRanges(Request& request) {
       return kIoError;
     }
     if (segment->sectors != 0) {
-      request.disk.ranges.push_back(
+      request.ranges.push_back(
           {segment->sector * kSectorSize, segment->sectors * kSectorSize, (segment->flags & kUnmap) != 0});
     }
   }
-  request.disk.type = discards ? DiskRequest::Type::kDiscard : DiskRequest::Type::kZero;
-  request.disk.durable = (features_ & kFeatureFlush) == 0;
+  request.type = discards ? DiskRequest::Type::kDiscard : DiskRequest::Type::kZero;
+  request.durable = writesThrough();
   return std::nullopt;
 }
 
@@ -236,14 +238,13 @@ uint8_t Blk::writeId(Request& request) {
 }
 
 uint8_t Blk::statusOf(Request& request) {
-  const DiskRequest& disk = request.disk;
-  if (disk.type == DiskRequest::Type::kRead) {
-    request.chain.advanceWritten(disk.done);
-    metrics.bytesRead.fetch_add(disk.done, std::memory_order_relaxed);
-  } else if (disk.type == DiskRequest::Type::kWrite) {
-    metrics.bytesWritten.fetch_add(disk.done, std::memory_order_relaxed);
+  if (request.type == DiskRequest::Type::kRead) {
+    request.chain.advanceWritten(request.done);
+    metrics.bytesRead.fetch_add(request.done, std::memory_order_relaxed);
+  } else if (request.type == DiskRequest::Type::kWrite) {
+    metrics.bytesWritten.fetch_add(request.done, std::memory_order_relaxed);
   }
-  if (disk.error == 0) {
+  if (request.error == 0) {
     return kOk;
   }
   metrics.errors.fetch_add(1, std::memory_order_relaxed);
@@ -258,9 +259,8 @@ void Blk::report(const Request& request) {
     return;
   }
   nextReport_ = now + std::chrono::seconds(1);
-  const DiskRequest& disk = request.disk;
   const char* what = "flushing";
-  switch (disk.type) {
+  switch (request.type) {
     case DiskRequest::Type::kRead:
       what = "reading";
       break;
@@ -276,12 +276,15 @@ void Blk::report(const Request& request) {
     case DiskRequest::Type::kFlush:
       break;
   }
-  const uint64_t offset = disk.ranges.empty() ? disk.offset + disk.done : disk.ranges.front().offset;
+  const uint64_t offset =
+      request.ranges.empty() ? request.offset + request.done : request.ranges.front().offset;
   std::string message = std::string("I/O error while ") + what;
-  if (disk.type != DiskRequest::Type::kFlush) {
+  if (request.type != DiskRequest::Type::kFlush) {
     message += " at byte " + std::to_string(offset);
   }
-  host_->log(message + ": " + std::generic_category().message(disk.error));
+  message += ": " + (request.beyondEnd ? "the file has become shorter than the disk"
+                                       : std::generic_category().message(request.error));
+  host_->log(message);
 }
 
 void Blk::answer(Request& request, uint8_t status) {
@@ -291,17 +294,35 @@ void Blk::answer(Request& request, uint8_t status) {
 }
 
 void Blk::finished(DiskRequest& disk) {
-  const auto at = std::find_if(inFlight_.begin(), inFlight_.end(),
-                               [&](const auto& request) { return &request->disk == &disk; });
-  if (at == inFlight_.end()) {
+  auto& request = static_cast<Request&>(disk);
+  if (request.slot >= inFlight_.size() || inFlight_[request.slot].get() != &request) {
     return;
   }
-  Request& request = **at;
   answer(request, statusOf(request));
-  host_->signalQueue(request.queue);
-  std::iter_swap(at, inFlight_.end() - 1);
-  spare_.push_back(std::move(inFlight_.back()));
+  touched_ |= 1u << request.queue;
+  const size_t slot = request.slot;
+  std::swap(inFlight_[slot], inFlight_.back());
+  inFlight_[slot]->slot = slot;
+  keep(std::move(inFlight_.back()));
   inFlight_.pop_back();
+}
+
+void Blk::settled() {
+  for (uint16_t i = 0; touched_ != 0; i++, touched_ >>= 1) {
+    if ((touched_ & 1) != 0) {
+      host_->signalQueue(i);
+    }
+  }
+  if (!inFlight_.empty()) {
+    return;
+  }
+  if (replacing_) {
+    // Not from inside the disk that has just finished.
+    replaceSoon();
+  }
+  if (pauseDone_) {
+    std::exchange(pauseDone_, nullptr)();
+  }
 }
 
 }  // namespace tsvmm::virtio

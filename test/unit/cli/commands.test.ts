@@ -42,7 +42,7 @@ t.test('usage', async (t) => {
   await failure(t, ['boot', '--kernle', 'a'], /unknown option --kernle/);
   await failure(t, ['boot', '/dev/null', '--cpus', '0'], /--cpus: expected a whole number from 1 to 254/);
   await failure(t, ['boot', '/dev/null', '--memory', '12Q'], /--memory: expected a size/);
-  await failure(t, ['boot', '/dev/null', '--disk', ',ro'], /--disk: expected FILE or FILE,ro/);
+  await failure(t, ['boot', '/dev/null', '--disk', ',ro'], /--disk: expected FILE or FILE,OPTION/);
   await failure(t, ['boot', '/dev/null', '--share', 'x'], /--share: expected TAG=DIR/);
   await failure(t, ['boot', '/dev/null', '--balloon=much'], /--balloon: expected a size/);
   await failure(t, ['boot', '/dev/null', '--balloon=5000'], /--balloon: 5000 bytes are no multiple of 4096/);

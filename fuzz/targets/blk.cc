@@ -12,7 +12,7 @@ class MemoryDisk final : public Disk {
  public:
   static constexpr uint64_t kSize = 64 << 10;
 
-  void attach(EventLoop&, Finished) override {}
+  void attach(EventLoop&, DiskClient&) override {}
   bool submit(DiskRequest& request) override {
     uint64_t at = request.offset;
     for (const iovec& part : request.parts) {
@@ -35,6 +35,7 @@ class MemoryDisk final : public Disk {
     }
     return true;
   }
+  void kick() override {}
   void detach() override {}
 
  private:
@@ -52,7 +53,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                                 .maxDiscardSectors = 64,
                                                 .maxDiscardSegments = 4,
                                                 .maxWriteZeroesSectors = 64,
-                                                .maxWriteZeroesSegments = 4});
+                                                .maxWriteZeroesSegments = 4,
+                                                .queues = 2});
       },
       {16, 16}, ~uint64_t{0} >> 40);
   return driver.play(data, size);

@@ -24,7 +24,7 @@ struct BlkOptions {
   uint32_t maxWriteZeroesSectors = 0;   ///< sectors in one segment of a WRITE_ZEROES
   uint32_t maxWriteZeroesSegments = 0;  ///< segments in one WRITE_ZEROES
   uint16_t queues = 1;                  ///< at most 32
-  RateLimits limits;
+  RateLimits limits{};
 };
 
 /// The block device's request queues (virtio 1.2, 5.2.6): any number of them, served alike.

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -436,4 +437,29 @@ TEST_CASE("vsock: random packets, seeded") {
       return guest.device->connections() == 0;
     }));
   }
+}
+
+TEST_CASE("vsock: the windows of all connections together stay within a budget") {
+  VsockGuest guest;
+  guest.giveBuffers(8);
+  guest.run([&] {
+    guest.device->listen(80, [](uint32_t) {
+      return std::make_shared<vs::LineEndpoint>(vs::LineEndpoint::Options{.onLine = [](std::string) {}});
+    });
+  });
+  constexpr uint32_t kCount = 4096;
+  std::vector<uint32_t> windows;
+  for (uint32_t i = 0; i < kCount; i++) {
+    windows.push_back(guest.open(1000 + i, 80).header.bufferSize);
+  }
+  guest.send(vs::kRequest, 1000 + kCount, 80);
+  CHECK(guest.receive().header.operation == vs::kReset);
+  CHECK(windows.front() == 256 << 10);
+  CHECK(windows.back() >= 16 << 10);
+  CHECK(std::accumulate(windows.begin(), windows.end(), uint64_t{0}) <= 128 << 20);
+  // What ends gives its share back.
+  for (uint32_t i = 0; i < kCount; i++) {
+    guest.send(vs::kReset, 1000 + i, 80);
+  }
+  CHECK(guest.open(1, 80).header.bufferSize == 256 << 10);
 }

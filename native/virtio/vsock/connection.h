@@ -30,8 +30,15 @@ struct Connection : std::enable_shared_from_this<Connection> {
   };
   using Clock = std::chrono::steady_clock;
 
-  Connection(uint32_t guest, uint32_t host, uint32_t receiveWindow)
-      : guestPort(guest), hostPort(host), window(receiveWindow) {}
+  /// `allWindows` counts the window for as long as there is the connection.
+  Connection(uint32_t guest, uint32_t host, uint32_t receiveWindow,
+             std::shared_ptr<size_t> allWindows = std::make_shared<size_t>(0))
+      : guestPort(guest), hostPort(host), window(receiveWindow), allWindows_(std::move(allWindows)) {
+    *allWindows_ += window;
+  }
+  ~Connection() { *allWindows_ -= window; }
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
 
   const uint32_t guestPort;
   const uint32_t hostPort;
@@ -95,6 +102,9 @@ struct Connection : std::enable_shared_from_this<Connection> {
   /// Whether reading the endpoint makes sense but for credit.
   bool hasInput() const;
   bool wantsToSend();
+
+ private:
+  std::shared_ptr<size_t> allWindows_;
 };
 
 }  // namespace tsvmm::virtio::vsock

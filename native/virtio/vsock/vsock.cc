@@ -6,11 +6,13 @@
 namespace tsvmm::virtio::vsock {
 namespace {
 
-// Receive windows: a connection gets the large one while there are few, and its share of the budget when
-// there are many, so that guests cannot make the host hold more than some hundred MiB whatever they do.
+// Receive windows: a connection gets the large one while there are few, and less the less is left of the
+// budget, with the smallest kept back for each connection that may still come: so all windows together, and
+// with them what a guest can make the host hold, stay within the budget.
 constexpr uint32_t kLargestWindow = 256 << 10;
 constexpr uint32_t kSmallestWindow = 16 << 10;
-constexpr size_t kWindowBudget = 64 << 20;
+constexpr size_t kWindowBudget = 128 << 20;
+constexpr size_t kShare = 16;  // of what is left, one connection gets the sixteenth part
 
 /// How often to look whether a patience of that length has ended.
 std::chrono::milliseconds timerStep(std::chrono::milliseconds patience) {
@@ -197,12 +199,14 @@ Connection* Vsock::find(uint32_t guestPort, uint32_t hostPort) {
 }
 
 uint32_t Vsock::windowForNext() const {
-  const size_t share = kWindowBudget / (table_.size() + draining_.size() + 1);
+  const size_t count = std::min(table_.size() + draining_.size(), options_.maxConnections);
+  const size_t taken = *windows_ + (options_.maxConnections - count) * kSmallestWindow;
+  const size_t share = taken < kWindowBudget ? (kWindowBudget - taken) / kShare : 0;
   return static_cast<uint32_t>(std::clamp<size_t>(share, kSmallestWindow, kLargestWindow));
 }
 
 std::shared_ptr<Connection> Vsock::make(uint32_t guestPort, uint32_t hostPort) {
-  auto connection = std::make_shared<Connection>(guestPort, hostPort, windowForNext());
+  auto connection = std::make_shared<Connection>(guestPort, hostPort, windowForNext(), windows_);
   table_[connection->key()] = connection;
   updateCount();
   return connection;

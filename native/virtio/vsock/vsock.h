@@ -172,6 +172,7 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
   std::list<Connection*> ready_;  ///< have something to send, in turn
   std::deque<OwedReset> owedResets_;
   std::atomic<size_t> count_{0};
+  std::shared_ptr<size_t> windows_ = std::make_shared<size_t>(0);  ///< of all connections, in bytes
   uint32_t nextHostPort_ = uint32_t{1} << 30;
 
   std::unordered_map<uint32_t, std::deque<Bind>> binds_;

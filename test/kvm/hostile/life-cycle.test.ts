@@ -3,9 +3,10 @@ import { strict as assert } from 'node:assert';
 import t from 'tap';
 import type { NativeValue } from '../../../src/addon/index.js';
 import { attack, type Case, watch } from '../../support/hostile-guest/cases.js';
-import { type Driver, INDIRECT, LIVE, reg, WRITE } from '../../support/hostile-guest/driver.js';
-import { add, type Operation, read, repeat, until, write } from '../../support/hostile-guest/interpreter.js';
+import { type Driver, LIVE, reg, WRITE } from '../../support/hostile-guest/driver.js';
+import { read, repeat, until, write } from '../../support/hostile-guest/interpreter.js';
 import { type FullBench, fullBench } from '../../support/hostile-guest/machine.js';
+import { storm } from '../../support/hostile-guest/storm.js';
 
 const bench = await fullBench({ cpus: 2 });
 const FLAG = 0x3d0_0000;
@@ -26,21 +27,6 @@ function restore(of: FullBench, name: string, state: NativeValue): Promise<void>
       error === undefined ? resolve() : reject(new Error(error)),
     );
   });
-}
-
-/** What a driver can do to all of a device's queues, again and again: nonsense, breakage, resets. */
-function storm(driver: Driver): Operation[] {
-  const nonsense = driver.rings.flatMap(({ index, place }): Operation[] => [
-    write(8, place.descriptors, 0x3c0_0000),
-    write(8, place.descriptors + 8, (BigInt(WRITE) << 32n) | 64n),
-    add(2, place.available + 2, 1),
-    driver.set(reg.queueNotify, index),
-    write(2, place.descriptors + 12, INDIRECT),
-    add(2, place.available + 2, 3),
-    driver.set(reg.queueNotify, index),
-  ]);
-  const starts = driver.rings.map(({ place }) => write(2, place.available + 2, 0));
-  return [...nonsense, driver.set(reg.status, 0), ...starts, ...driver.steps(), ...nonsense];
 }
 
 const during = (name: string, run: (driver: Driver) => Promise<unknown>): Case => ({

@@ -65,6 +65,8 @@ export interface RigOptions {
   readonly describe: (memory: () => GuestMemory) => readonly VirtioDescription[];
   /** 1 (the default) or 2. */
   readonly cpus?: 1 | 2;
+  /** Puts more on the buses. */
+  readonly add?: (machine: NativeMachine) => void;
 }
 
 interface Running {
@@ -122,6 +124,7 @@ export class Rig {
         msi: { address: 0xfee00000n, data: DEVICE_VECTOR + index },
       })),
     );
+    options.add?.(this.machine);
     const code = assemble(INTERPRETER, 64, ORIGIN);
     this.memory.write(ORIGIN, code.bytes);
     const cpuid = kvm.supportedCpuid();

@@ -45,6 +45,7 @@ t.test('a guest that powers off, with what it was given', async (t) => {
   const { status, stdout, stderr } = await tsvmm([
     'boot',
     ...[kernel, '--initrd', initrd, '--append', 'quiet word=spoken', '--memory', '192M', '--cpus=2', '--rng'],
+    ...['--deadline', '240'],
     ...['--disk', join(folder, 'a.img'), '--disk', `${join(folder, 'b.img')},ro`],
     ...['--share', `data=${folder}/share`, '--share', `more=${folder},ro`, '--timeline', timeline],
   ]);

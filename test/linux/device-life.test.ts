@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { fortyTwo } from '../../examples/virtio-device.js';
@@ -47,26 +47,45 @@ t.test('devices are paused, saved, restored and removed under a running guest', 
   const folder = temporaryFolder(t);
   const disk = join(folder, 'disk');
   writeFileSync(disk, Buffer.alloc(MIB));
+  const share = join(folder, 'share');
+  mkdirSync(share);
+  writeFileSync(join(share, 'long'), Array.from({ length: 200 }, (_, n) => `word${n}\n`).join(''));
   const { machine, seen, until, log } = await create(
     t,
     `
+    mount -t virtiofs data /mnt
+    exec 5>/mnt/log 6</mnt/long
     n=0
     while [ $n -lt 120 ]; do
       printf '%-512s' "sector $n" | dd of=/dev/vda bs=512 seek=$n oflag=direct conv=notrunc 2>/dev/null || echo "failed at $n"
       dd if=/dev/vda bs=512 skip=$n count=1 iflag=direct 2>/dev/null | grep -q "sector $n " || echo "misread at $n"
       [ "$(head -c 1 /dev/hwrng | od -An -tu1 | tr -d ' ')" = 42 ] || echo "not 42 at $n"
+      echo "line $n" >&5 || echo "failed to append at $n"
+      read word <&6
+      [ "$word" = "word$n" ] || echo "misread of an open file at $n: $word"
+      mkdir /mnt/folder$n && echo $n > /mnt/folder$n/file || echo "failed to create at $n"
       echo "tick $n"
       n=$((n + 1))
     done
+    exec 5>&- 6<&-
+    umount /mnt || echo "failed to unmount"
     echo done
     poweroff -f
     `,
-    { disks: [{ path: disk }], virtio: [fortyTwo()], rng: false },
+    {
+      disks: [{ path: disk }],
+      shares: [{ tag: 'data', directory: share }],
+      balloon: true,
+      virtio: [fortyTwo()],
+      rng: false,
+    },
   );
   t.same(
     machine.devices.map(({ name, deviceId }) => [name, deviceId]),
     [
       ['blk0', 2],
+      ['data', 26],
+      ['balloon', 5],
       ['forty-two', 4],
     ],
   );
@@ -103,6 +122,11 @@ t.test('devices are paused, saved, restored and removed under a running guest', 
   t.same(await machine.wait(), { reason: 'power-off' });
   t.notMatch(seen(), /failed|misread|not 42/);
   t.same(log, []);
+  t.equal(
+    readFileSync(join(share, 'log'), 'utf8'),
+    Array.from({ length: 120 }, (_, n) => `line ${n}\n`).join(''),
+  );
+  for (let n = 0; n < 120; n++) t.equal(readFileSync(join(share, `folder${n}/file`), 'utf8'), `${n}\n`);
   const written = readFileSync(disk, 'latin1');
   for (let n = 0; n < 120; n++) t.ok(written.slice(n * 512).startsWith(`sector ${n} `));
 });

@@ -147,7 +147,7 @@ TEST_CASE("console ports: what the driver is told, and when") {
   CHECK(rig.messages() == std::vector<Message>{{0, kAdd, 1, ""}, {1, kAdd, 1, ""}, {2, kAdd, 1, ""}});
   rig.send(0, kReady, 1);
   CHECK(rig.messages() == std::vector<Message>{{0, kConsole, 1, ""},
-                                               {0, kResize, 1, std::string("\x19\0\x50\0", 4)},
+                                               {0, kResize, 1, std::string("\x50\0\x19\0", 4)},
                                                {0, kOpen, 1, ""}});
   rig.send(1, kReady, 1);
   CHECK(rig.messages() == std::vector<Message>{{1, kName, 1, "log"}, {1, kOpen, 1, ""}});
@@ -230,7 +230,7 @@ TEST_CASE("console ports: a size that changes, and a host's side that goes") {
   rig.console.resize(0, 132, 43);
   rig.console.resize(1, 1, 1);  // not a terminal: nobody is told
   REQUIRE(rig.host.waitUntil([&] { return rig.rings[2].hasUsed(); }));
-  CHECK(rig.messages() == std::vector<Message>{{0, kResize, 1, std::string("\x2b\0\x84\0", 4)}});
+  CHECK(rig.messages() == std::vector<Message>{{0, kResize, 1, std::string("\x84\0\x2b\0", 4)}});
   CHECK(rig.host.config == std::vector<uint8_t>{132, 0, 43, 0});
   // The reader of the log goes: the guest is told, and what it writes is thrown away.
   rig.write(5, "pending");

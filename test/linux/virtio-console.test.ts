@@ -15,15 +15,23 @@ const MIB = 1 << 20;
 const { kernel } = guestFiles({});
 const md5 = (bytes: Buffer | string): string => createHash('md5').update(bytes).digest('hex');
 
-/** Lines of a stream, one at a time. */
-function reader(stream: Duplex): () => Promise<string> {
+/** Lines of a stream, one at a time, until the machine ends. */
+function reader(stream: Duplex, machine: Machine): () => Promise<string> {
   let seen = '';
+  let ended: string | undefined;
+  void machine.wait().then((exit) => {
+    ended = JSON.stringify(exit);
+    stream.emit('more');
+  });
   stream.on('data', (chunk: Buffer) => {
     seen += chunk.toString('latin1');
     stream.emit('more');
   });
   return async () => {
-    while (!seen.includes('\n')) await new Promise((resolve) => stream.once('more', resolve));
+    while (!seen.includes('\n')) {
+      if (ended !== undefined) throw new Error(`the machine has ended: ${ended}`);
+      await new Promise((resolve) => stream.once('more', resolve));
+    }
     const line = seen.slice(0, seen.indexOf('\n'));
     seen = seen.slice(line.length + 1);
     return line.trim();
@@ -67,10 +75,11 @@ t.test('terminals and ports, on descriptors and as streams', async (t) => {
     echo "next size after $line" >&4
     head -c 300000 /dev/zero | tr '\\0' 'L' > $(port log)
     head -c 1000000 <&4 | md5sum >&4
-    # Nobody reads yet: the writer waits.
     slow=$(port slow)
-    (exec 4>&-; head -c 2000000 /dev/zero | tr '\\0' '+' > $slow) &
+    # A port can be open once: nobody else may hold it.
     exec 4>&-
+    # Nobody reads yet: the writer waits.
+    (head -c 2000000 /dev/zero | tr '\\0' '+' > $slow) &
     exec 4<>$agent
     echo "again" >&4
     wait
@@ -103,7 +112,7 @@ t.test('terminals and ports, on descriptors and as streams', async (t) => {
     .on('open', () => events.push('open'))
     .on('close', () => events.push('close'));
   const agent = await port('agent').stream();
-  const line = reader(agent);
+  const line = reader(agent, machine);
   machine.start();
 
   t.equal(await line(), `serial ${md5(typed)}  -`, 'nothing typed ahead at the serial port is lost');

@@ -122,10 +122,9 @@ std::vector<uint8_t> Console::message(size_t index, Owed kind) {
     const std::string& name = port.stream->name();
     bytes.insert(bytes.end(), name.begin(), name.end());
   } else if (kind == kSize) {
-    // The text has the columns first. Linux's driver reads the rows first (but for 6.15 to 6.17), and there
-    // is nothing to tell who asks.
-    put16(bytes, port.rows);
+    // As the text has it. Linux before 6.15, where this was not mended later, reads the rows first.
     put16(bytes, port.columns);
+    put16(bytes, port.rows);
   }
   return bytes;
 }

@@ -27,8 +27,9 @@ const STATS_VQ = 1n << 1n;
 const DEFLATE_ON_OOM = 1n << 2n;
 const PAGE_POISON = 1n << 4n;
 const PAGE_REPORTING = 1n << 5n;
-// Inflate, deflate, statistics, free page hints (not offered: the queue has its number by the text), reporting.
-const QUEUE_SIZES = [128, 128, 2, 2, 32];
+// Inflate, deflate, statistics, free page hints (not offered: the queue has its number by the text), reporting. Linux does not count
+// queues that it does not use, so that reporting is the fourth or third to it, and it insists on 32 for that.
+const QUEUE_SIZES = [128, 128, 32, 32, 32];
 const CONFIG_SIZE = 16;
 
 /** @throws TypeError or RangeError for a bad option */

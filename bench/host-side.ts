@@ -31,6 +31,7 @@ export class HostSide {
   /** As Firecracker's convention has it: the guest's connections to port P reach the socket `vsock_P`. */
   readonly vsock: string;
   #peer: ChildProcess | undefined;
+  #hasTap = false;
   readonly #daemons: ChildProcess[] = [];
 
   /** @param scratch a folder on a tmpfs */
@@ -55,7 +56,7 @@ export class HostSide {
         writeFileSync(this.disk, randomBytes(DISK_MIB << 20));
         break;
       case 'net':
-        if (!existsSync(`/sys/class/net/${TAP}`)) this.makeTap();
+        if (!this.#hasTap) this.makeTap();
         await this.startPeer(['tcp', '192.0.2.1']);
         break;
       case 'vsock': {
@@ -96,6 +97,7 @@ export class HostSide {
     ip('tuntap', 'add', 'dev', TAP, 'mode', 'tap', 'vnet_hdr');
     ip('addr', 'add', '192.0.2.1/24', 'dev', TAP);
     ip('link', 'set', TAP, 'up');
+    this.#hasTap = true;
   }
 
   private makeShare(batches: number): void {

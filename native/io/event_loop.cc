@@ -97,7 +97,8 @@ void EventLoop::post(Function function) {
     if (!accepting_) {
       return;
     }
-    wake = posted_.empty();
+    // The loop looks for posted functions before it waits.
+    wake = posted_.empty() && !inLoop();
     posted_.push_back(std::move(function));
   }
   if (wake) {
@@ -164,16 +165,17 @@ void EventLoop::run() {
   epoll_event events[64];
   while (true) {
     runPosted();
+    int wait = runTimers();
     {
       std::lock_guard lock(mutex_);
       if (stopping_ && posted_.empty()) {
         return;
       }
       if (!posted_.empty()) {
-        continue;
+        wait = 0;  // descriptors have their turn even if functions keep posting others
       }
     }
-    const int count = epoll_wait(epoll_.get(), events, 64, runTimers());
+    const int count = epoll_wait(epoll_.get(), events, 64, wait);
     for (int i = 0; i < count; i++) {
       const int fd = events[i].data.fd;
       if (fd == wake_.get()) {

@@ -188,6 +188,27 @@ TEST_CASE("timers come in their order, and not when they were cancelled") {
   CHECK(order == std::vector<int>{1, 2});
 }
 
+TEST_CASE("functions that keep posting themselves leave descriptors and timers their turn") {
+  EventLoop loop;
+  loop.start();
+  Fd event(eventfd(1, EFD_NONBLOCK));
+  std::atomic<int> seen{0};
+  std::function<void()> again = [&] { loop.post(again); };
+  loop.call([&] {
+    again();
+    loop.after(std::chrono::milliseconds(1), [&] {
+      loop.add(event.get(), EPOLLIN, [&](uint32_t) {
+        loop.remove(event.get());
+        again = [] {};
+        seen = 1;
+        seen.notify_all();
+      });
+    });
+  });
+  seen.wait(0);
+  CHECK(seen == 1);
+}
+
 TEST_CASE("a handler may remove and close another's descriptor") {
   EventLoop loop;
   Fd first(eventfd(1, EFD_NONBLOCK)), second(eventfd(1, EFD_NONBLOCK));

@@ -25,7 +25,7 @@ ip tuntap add dev tap0 mode tap multi_queue
 ip addr add 10.77.0.1/24 dev tap0 && ip addr add fd77::1/64 dev tap0 nodad && ip link set tap0 up
 iperf3 --server >/dev/null 2>&1 &
 busybox httpd -f -p 8080 -h "$1" &
-(busybox nc -l -p 7001 >/dev/null; busybox pkill -9 passt) &
+(busybox nc -l -p 7001 >/dev/null; kill -9 $(busybox pidof passt passt.avx2)) &
 (busybox nc -l -p 7002 >/dev/null; ip link del tap0) &
 shift
 exec "$@"
@@ -46,7 +46,7 @@ ip link set lo up
 cd /sys/class/net
 check address same "$(cat eth0/address)" 02:11:22:33:44:55
 check mtu same "$(cat eth0/mtu) $(cat eth1/mtu)" "1400 65520"
-ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up && ip addr add fd77::2/64 dev eth0 nodad
+ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up && host ip addr add fd77::2/64 dev eth0 nodad
 
 check ping host ping -c 3 -i 0.2 10.77.0.1
 check ping6 host ping -c 3 -i 0.2 fd77::1
@@ -66,7 +66,7 @@ check queues-back host ethtool -L eth0 combined 1
 check offloads-off host ethtool -K eth0 tso off tx off
 check offloads-off-tcp tcp -n 4M
 ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:77; ip link set eth0 up
-ip addr add fd77::2/64 dev eth0 nodad
+host ip addr add fd77::2/64 dev eth0 nodad
 check other-address host ping -c 2 -i 0.2 10.77.0.1
 ip link set eth0 promisc on; ip link set eth0 promisc off
 check not-promiscuous host ping -c 2 -i 0.2 fd77::1

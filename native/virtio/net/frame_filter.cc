@@ -32,8 +32,10 @@ FrameFilter::Table restoreTable(const Value& value) {
     throw ValueError("addresses: expected at most " + std::to_string(FrameFilter::kMaxAddresses) +
                      " addresses of 6 bytes, got " + std::to_string(bytes.size()) + " bytes");
   }
-  table.addresses.resize(bytes.size() / sizeof(MacAddress));
-  std::memcpy(table.addresses.data(), bytes.data(), bytes.size());
+  for (size_t i = 0; i < bytes.size(); i += sizeof(MacAddress)) {
+    MacAddress& mac = table.addresses.emplace_back();
+    std::memcpy(mac.data(), bytes.data() + i, mac.size());
+  }
   return table;
 }
 

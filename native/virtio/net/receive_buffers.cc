@@ -11,6 +11,7 @@ const char* ReceiveBuffers::fill(Queue& queue, size_t bytes) {
   while (bytes_ < bytes && queue.pop(chain_) == Queue::Pop::kChain) {
     // Virtio 1.2, 5.1.6.3.1: a buffer has room for the header at least.
     if (chain_.writableSize() < sizeof(Header)) {
+      queue.undoPop();
       return "a receive buffer is smaller than the header";
     }
     const auto& slices = chain_.writable();

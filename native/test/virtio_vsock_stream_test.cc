@@ -25,8 +25,8 @@ TEST_CASE("vsock: a program that dies with unread bytes resets the guest's conne
   CHECK(ended->reset);
   guest.run([&] {
     REQUIRE(guest.host.logs.size() == 1);
-    CHECK(guest.host.logs[0] == "vsock: port " + std::to_string(kHostPort) +
-                                    ": the host's end is gone without having read everything");
+    CHECK(guest.host.logs[0] ==
+          "port " + std::to_string(kHostPort) + ": the host's end is gone without having read everything");
   });
   CHECK(guest.device->connections() == 0);
   // One that has read everything ends like any other.

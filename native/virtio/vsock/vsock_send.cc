@@ -110,7 +110,7 @@ void Vsock::complain(uint32_t hostPort, const std::string& what) {
     return;
   }
   complaints_++;
-  std::string line = "vsock: port " + std::to_string(hostPort) + ": " + what;
+  std::string line = "port " + std::to_string(hostPort) + ": " + what;
   if (untold_ != 0) {
     line += " (and " + std::to_string(std::exchange(untold_, 0)) + " others)";
   }

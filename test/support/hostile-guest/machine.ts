@@ -62,6 +62,8 @@ export const echo: ScriptVirtioDevice = {
 
 export interface FullOptions extends Omit<RigOptions, 'describe'> {
   readonly script?: ScriptVirtioDevice;
+  /** Where its disks and its share are made; the system's temporary folder by default. */
+  readonly folder?: string;
   /** What differs from the usual in the share and in the writable disk. */
   readonly fs?: Partial<FsOptions>;
   readonly blk?: Partial<BlkOptions>;
@@ -70,7 +72,7 @@ export interface FullOptions extends Omit<RigOptions, 'describe'> {
 /** A machine with a writable and a read-only disk, a share, a socket device, a console, one with several
  * ports, an entropy source, a balloon, a network card and `script`. */
 export async function fullBench(options: FullOptions = {}): Promise<FullBench> {
-  const folder = mkdtempSync(join(tmpdir(), 'tsvmm-hostile-'));
+  const folder = mkdtempSync(join(options.folder ?? tmpdir(), 'tsvmm-hostile-'));
   const closings: (() => void)[] = [];
   const close = (): void => {
     bench.rig.close();

@@ -77,6 +77,7 @@ export function examine(probes: Probes): Finding[] {
     memory(probes),
     cache(probes),
     packages(probes),
+    passt(probes),
     ...optionalDevices(probes),
   ];
 }
@@ -232,6 +233,20 @@ function packages(probes: Probes): Finding {
     state: 'warning',
     detail: `not installed, needed to build or to test: ${missing.join(', ')}`,
     remedy: `apt-get install --no-install-recommends ${missing.join(' ')}`,
+  };
+}
+
+const PASST = ['/usr/bin/passt', '/usr/local/bin/passt', '/bin/passt'];
+
+function passt({ exists }: Probes): Finding {
+  const name = 'passt';
+  const path = PASST.find(exists);
+  if (path !== undefined) return { name, state: 'ok', detail: path };
+  return {
+    name,
+    state: 'warning',
+    detail: 'is not installed (for networks without root; not needed to run)',
+    remedy: 'apt-get install passt',
   };
 }
 

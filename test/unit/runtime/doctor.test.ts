@@ -19,6 +19,7 @@ function host(change: Partial<Probes> = {}, files: Record<string, string> = {}):
     '/dev/kvm': '',
     '/k': '',
     '/i': '',
+    '/usr/bin/passt': '',
     '/var/lib/dpkg/status':
       'Package: flex\nStatus: install ok installed\n\nPackage: bison\nStatus: deinstall ok config-files\n',
     ...files,
@@ -55,6 +56,7 @@ function without(flags: string, others: Record<string, string> = {}): Probes {
     '/sys/module': '',
     '/k': '',
     '/i': '',
+    '/usr/bin/passt': '',
     ...others,
   };
   return host({ read: (path) => texts[path], exists: (path) => texts[path] !== undefined });
@@ -125,6 +127,13 @@ t.test('each thing that may be missing, with its remedy', async (t) => {
       'warning',
       /bison, bc$/,
       /apt-get install .* bison bc$/,
+    ],
+    [
+      'passt',
+      host({ exists: (path) => path !== '/usr/bin/passt' && host({}).exists(path) }),
+      'warning',
+      /not installed/,
+      /^apt-get install passt$/,
     ],
     [
       'tun',

@@ -19,7 +19,7 @@ namespace {
 constexpr size_t kSmall = 4096;
 
 std::string path(const char* kind, unsigned batch, uint64_t number) {
-  return std::string("/share/work/") + kind + std::to_string(batch) + "-" + std::to_string(number);
+  return std::string("/share/made/") + kind + std::to_string(batch) + "-" + std::to_string(number);
 }
 
 // What the guest remembers of files' content, out of its memory; their names and attributes stay.
@@ -88,7 +88,7 @@ void list() {
 
 void largeFile(char* memory) {
   const uint64_t mebibytes = operations(16);
-  const char* name = "/share/work/large";
+  const char* name = "/share/made/large";
   measure("fs-mib-write", mebibytes, [&](unsigned) {
     const int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0) die("open of a large file");
@@ -113,7 +113,7 @@ void largeFile(char* memory) {
 void fs() {
   mkdir("/share", 0755);
   if (mount("bench", "/share", "virtiofs", 0, nullptr) != 0) die("mount of the share");
-  if (mkdir("/share/work", 0755) != 0) die("mkdir");
+  if (mkdir("/share/made", 0755) != 0) die("mkdir");
   char* memory = buffer(kMiB);
   if (wanted("fs-small")) smallFiles(memory);
   if (wanted("fs-list")) list();

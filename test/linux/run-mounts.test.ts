@@ -136,7 +136,7 @@ t.test('a read-only root file system gets its mount points, and then the host re
     (spec, folder) => {
       allowMounting(spec);
       spec.root.readonly = true;
-      spec.process.cwd = '/work/place';
+      spec.process.cwd = '/srv/place';
       mkdirSync(join(folder, 'rootfs/var'));
       symlinkSync('/../../run', join(folder, 'rootfs/var/run'));
       mkdirSync(join(folder, 'data'));
@@ -147,7 +147,7 @@ t.test('a read-only root file system gets its mount points, and then the host re
   const { status, stdout, stderr } = await tsvmm(['run', bundle]);
   t.same({ status, stderr }, { status: 0, stderr: '' });
   t.same(stdout.trim().split('\n'), [
-    'cwd: /work/place',
+    'cwd: /srv/place',
     'data: data',
     'rw',
     'Read-only file system',

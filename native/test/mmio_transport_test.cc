@@ -6,8 +6,8 @@
 
 #include <random>
 
+#include "support/mmio_driver.h"
 #include "support/ring.h"
-#include "support/settle.h"
 
 using namespace tsvmm;
 using namespace tsvmm::virtio;
@@ -45,7 +45,7 @@ class EchoDevice : public Device {
   std::vector<std::pair<uint32_t, size_t>> configWrites;
 };
 
-struct Fixture {
+struct Fixture : test::MmioDriver {
   Fixture() {
     Description description;
     description.name = "test";
@@ -67,44 +67,9 @@ struct Fixture {
         });
     loop.start();
   }
-  ~Fixture() { loop.stop(); }
+  ~Fixture() { close(); }
 
-  uint32_t get(uint64_t offset) {
-    uint32_t value = 0;
-    transport->read(offset, {reinterpret_cast<uint8_t*>(&value), 4});
-    return value;
-  }
-  void set(uint64_t offset, uint32_t value) {
-    transport->write(offset, {reinterpret_cast<const uint8_t*>(&value), 4});
-  }
-  void address(uint64_t offset, uint64_t value) {
-    set(offset, static_cast<uint32_t>(value));
-    set(offset + 4, static_cast<uint32_t>(value >> 32));
-  }
-  void features(uint64_t value) {
-    set(0x024, 0);
-    set(0x020, static_cast<uint32_t>(value));
-    set(0x024, 1);
-    set(0x020, static_cast<uint32_t>(value >> 32));
-  }
-  void setUpQueue(uint32_t index, const QueueConfig& config) {
-    set(0x030, index);
-    set(0x038, config.size);
-    address(0x080, config.descriptors);
-    address(0x090, config.available);
-    address(0x0a0, config.used);
-    set(0x044, 1);
-  }
-  void start(uint64_t wanted = kFeatureVersion1) {
-    set(0x070, 1);
-    set(0x070, 3);
-    features(wanted);
-    set(0x070, 11);
-    setUpQueue(0, ring.config());
-    set(0x070, 15);
-    settle();
-  }
-  void settle() { test::settle(loop); }
+  void start(uint64_t wanted = kFeatureVersion1) { MmioDriver::start({&ring}, wanted); }
   uint64_t interrupts() {
     eventfd_t value = 0;
     return eventfd_read(interrupt.get(), &value) == 0 ? value : 0;
@@ -112,13 +77,11 @@ struct Fixture {
 
   GuestRam ram;
   DriverRing ring{ram, 16};
-  EventLoop loop;
   Fd interrupt{eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
   std::shared_ptr<EchoDevice> device = std::make_shared<EchoDevice>();
   std::mutex mutex;
   std::vector<std::pair<TransportEvent, std::string>> events;
   int ioeventfds = 0;
-  std::unique_ptr<MmioTransport> transport;
 };
 
 }  // namespace

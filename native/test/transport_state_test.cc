@@ -1,8 +1,8 @@
 #include <doctest/doctest.h>
 #include <sys/eventfd.h>
 
+#include "support/mmio_driver.h"
 #include "support/ring.h"
-#include "support/settle.h"
 #include "virtio/mmio_transport.h"
 
 using namespace tsvmm;
@@ -78,7 +78,7 @@ class Keeper : public Device {
 };
 
 /// A transport over memory that may outlive it.
-struct Side {
+struct Side : test::MmioDriver {
   explicit Side(GuestRam& ram, uint32_t deviceId = 42) : ram(ram) {
     Description description;
     description.name = "test";
@@ -90,43 +90,11 @@ struct Side {
         [](int) { return 0; }, [](TransportEvent, const std::string&) {});
     loop.start();
   }
-  ~Side() { loop.stop(); }
-
-  uint32_t get(uint64_t offset) {
-    uint32_t value = 0;
-    transport->read(offset, {reinterpret_cast<uint8_t*>(&value), 4});
-    return value;
-  }
-  void set(uint64_t offset, uint32_t value) {
-    transport->write(offset, {reinterpret_cast<const uint8_t*>(&value), 4});
-  }
-  void address(uint64_t offset, uint64_t value) {
-    set(offset, static_cast<uint32_t>(value));
-    set(offset + 4, static_cast<uint32_t>(value >> 32));
-  }
-  void start(const std::vector<DriverRing*>& rings) {
-    set(0x070, 1);
-    set(0x070, 3);
-    set(0x024, 1);
-    set(0x020, 1);
-    set(0x070, 11);
-    for (uint32_t i = 0; i < rings.size(); i++) {
-      const QueueConfig config = rings[i]->config();
-      set(0x030, i);
-      set(0x038, config.size);
-      address(0x080, config.descriptors);
-      address(0x090, config.available);
-      address(0x0a0, config.used);
-      set(0x044, 1);
-    }
-    set(0x070, 15);
-    settle();
-  }
+  ~Side() { close(); }
   void notify() {
     set(0x050, 0);
     settle();
   }
-  void settle() { test::settle(loop); }
   template <typename F>
   void run(F&& function) {
     std::exception_ptr error;
@@ -152,10 +120,8 @@ struct Side {
   }
 
   GuestRam& ram;
-  EventLoop loop;
   Fd interrupt{eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
   std::shared_ptr<Keeper> device = std::make_shared<Keeper>();
-  std::unique_ptr<MmioTransport> transport;
 };
 
 struct Fixture {

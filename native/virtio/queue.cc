@@ -33,8 +33,9 @@ void storeRelaxed(uint8_t* at, uint16_t value) {
 }
 
 /// Collects iovecs of `slices` from byte `from` on, at most `limit` bytes.
-std::vector<iovec> iovecsOf(const std::vector<GuestSlice>& slices, uint64_t from, uint64_t limit) {
-  std::vector<iovec> iovecs;
+void collect(const std::vector<GuestSlice>& slices, uint64_t from, uint64_t limit,
+             std::vector<iovec>& iovecs) {
+  iovecs.clear();
   iovecs.reserve(slices.size());
   for (const GuestSlice& slice : slices) {
     if (limit == 0) {
@@ -49,7 +50,6 @@ std::vector<iovec> iovecsOf(const std::vector<GuestSlice>& slices, uint64_t from
     limit -= part.size();
     iovecs.push_back(part.unsafeIovec());
   }
-  return iovecs;
 }
 
 /// Calls `move(slice part, bytes done so far)` over `length` bytes from `from` on; the caller has checked the
@@ -93,10 +93,15 @@ bool Chain::read(void* to, size_t length) {
 }
 
 std::vector<iovec> Chain::takeReadable(uint64_t limit) {
-  limit = std::min(limit, readableLeft());
-  auto iovecs = iovecsOf(readable_, readAt_, limit);
-  readAt_ += limit;
+  std::vector<iovec> iovecs;
+  takeReadable(limit, iovecs);
   return iovecs;
+}
+
+void Chain::takeReadable(uint64_t limit, std::vector<iovec>& to) {
+  limit = std::min(limit, readableLeft());
+  collect(readable_, readAt_, limit, to);
+  readAt_ += limit;
 }
 
 bool Chain::write(const void* from, size_t length) {
@@ -108,7 +113,13 @@ bool Chain::write(const void* from, size_t length) {
 }
 
 std::vector<iovec> Chain::writableIovecs(uint64_t limit) const {
-  return iovecsOf(writable_, writeAt_, limit);
+  std::vector<iovec> iovecs;
+  writableIovecs(limit, iovecs);
+  return iovecs;
+}
+
+void Chain::writableIovecs(uint64_t limit, std::vector<iovec>& to) const {
+  collect(writable_, writeAt_, limit, to);
 }
 
 void Chain::advanceWritten(uint64_t length) { writeAt_ += std::min(length, writableLeft()); }

@@ -32,6 +32,8 @@ class Chain {
   uint64_t readableLeft() const { return readableSize_ - readAt_; }
   /// The unread rest, at most `limit` bytes, as iovecs for a system call; advances past it.
   std::vector<iovec> takeReadable(uint64_t limit);
+  /// The same into a vector that is used again and again.
+  void takeReadable(uint64_t limit, std::vector<iovec>& to);
 
   /// Copies to the next writable bytes; false (and nothing written) if they do not fit.
   bool write(const void* from, size_t length);
@@ -43,6 +45,7 @@ class Chain {
   /// The next at most `limit` writable bytes as iovecs for a system call. They count as written only with
   /// advanceWritten(), so that the used length never exceeds what was stored.
   std::vector<iovec> writableIovecs(uint64_t limit) const;
+  void writableIovecs(uint64_t limit, std::vector<iovec>& to) const;
   void advanceWritten(uint64_t length);
   /// Copies to an absolute offset of the writable part without moving the position (a status byte at the end,
   /// a header filled in later); false if it does not fit.
@@ -133,8 +136,24 @@ class Queue {
   /// should come again (post itself).
   template <typename Serve>
   bool drain(Serve&& serve) {
+    // A chain's memory serves visit after visit.
+    Chain chain = std::move(spare_);
+    const bool again = drain(chain, serve);
+    spare_ = std::move(chain);
+    return again;
+  }
+
+ private:
+  struct Descriptor {
+    uint64_t address;
+    uint32_t length;
+    uint16_t flags;
+    uint16_t next;
+  };
+
+  template <typename Serve>
+  bool drain(Chain& chain, Serve& serve) {
     uint32_t budget = 2u * size_;
-    Chain chain;
     do {
       disableNotifications();
       while (true) {
@@ -152,14 +171,6 @@ class Queue {
     } while (!broken() && enableNotifications());
     return false;
   }
-
- private:
-  struct Descriptor {
-    uint64_t address;
-    uint32_t length;
-    uint16_t flags;
-    uint16_t next;
-  };
 
   Pop fail(const char* reason) {
     broken_ = reason;
@@ -182,6 +193,7 @@ class Queue {
   uint16_t nextUsed_ = 0;
   uint16_t signalledUsed_ = 0;
   uint32_t inFlight_ = 0;
+  Chain spare_;
 };
 
 }  // namespace tsvmm::virtio

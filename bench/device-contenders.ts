@@ -3,14 +3,14 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { TSVMM, which } from './contenders.js';
 import { DEVICE_MEMORY_MIB } from './device-inputs.js';
-import type { Device, HostSide } from './host-side.js';
+import { COPIES, type Device, type HostSide } from './host-side.js';
 import { kernelParameters } from './inputs.js';
 
 export interface DeviceContender {
   readonly name: string;
   readonly devices: readonly Device[];
-  /** The command that boots the guest with one device, or none. @param append words for the kernel's command line */
-  command(device: Device | undefined, append: string): Promise<readonly string[]> | readonly string[];
+  /** The command that boots the guest with one device. @param append words for the kernel's command line */
+  command(device: Device, append: string): Promise<readonly string[]> | readonly string[];
 }
 
 export interface DeviceKernel {
@@ -36,6 +36,36 @@ export function deviceContenders(
   return contenders;
 }
 
+/** Machines of tsvmm whose guest does nothing: a name, how many of a device they have, and the command. */
+export function idleMachines(
+  { bzImage, initrd }: DeviceKernel,
+  host: HostSide,
+): readonly { readonly name: string; readonly copies: number; readonly command: readonly string[] }[] {
+  const machine = (name: string, options: readonly string[], copies = COPIES) => ({
+    name,
+    copies,
+    command: [
+      ...[...TSVMM, 'boot', '--memory', MEMORY, '--cpus', '1', '--initrd', initrd, ...options],
+      ...['--append', 'quiet BENCH_IDLE=1', bzImage],
+    ],
+  });
+  const shares = host.idleDisks.map((_, copy) => ['--share', `idle${copy}=${host.share}`]);
+  return [
+    machine('none', [], 0),
+    machine(
+      'blk',
+      host.idleDisks.flatMap((disk) => ['--disk', disk]),
+    ),
+    machine(
+      'net',
+      host.idleTaps.flatMap((tap) => ['--net', `tap=${tap}`]),
+    ),
+    machine('fs', shares.flat()),
+    machine('vsock', ['--vsock', host.vsock], 1),
+    machine('rng', ['--rng'], 1),
+  ];
+}
+
 function tsvmm({ bzImage, initrd }: DeviceKernel, host: HostSide): DeviceContender {
   const options: Readonly<Record<Device, readonly string[]>> = {
     blk: ['--disk', host.disk],
@@ -48,7 +78,7 @@ function tsvmm({ bzImage, initrd }: DeviceKernel, host: HostSide): DeviceContend
     devices: ['blk', 'net', 'vsock', 'fs'],
     command: (device, append) => [
       ...[...TSVMM, 'boot', '--memory', MEMORY, '--cpus', '1', '--initrd', initrd],
-      ...(device === undefined ? [] : options[device]),
+      ...options[device],
       ...['--append', append, bzImage],
     ],
   };
@@ -100,7 +130,7 @@ function qemuMicrovm(program: string, { vmlinux, initrd }: DeviceKernel, host: H
       ...['-object', `memory-backend-memfd,id=ram,size=${MEMORY},share=on`],
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-serial', 'stdio'],
       ...['-global', 'virtio-mmio.force-legacy=false'],
-      ...(device === undefined ? [] : await options(device)),
+      ...(await options(device)),
       ...['-kernel', vmlinux, '-initrd', initrd, '-append', `${kernelParameters()} ${append}`],
     ],
   };

@@ -1,7 +1,6 @@
 /** The devices' results as tables. */
-import type { DeviceResults } from './device-results.js';
+import type { DeviceFootprint, DeviceResults } from './device-results.js';
 import { table } from './report.js';
-import type { Footprint } from './results.js';
 
 interface Test {
   readonly name: string;
@@ -46,18 +45,18 @@ export function deviceTables(results: DeviceResults): string {
   ].join('\n\n');
 }
 
-/** What a device costs: the difference to a machine without it. */
-function footprintTable(footprints: readonly Footprint[]): string {
+/** What a device costs: its share of the difference to the machine without. */
+function footprintTable(footprints: readonly DeviceFootprint[]): string {
   const none = footprints.find(({ name }) => name === 'none');
-  const write = (value: number): string => value.toLocaleString('en');
-  const rows = footprints.map(({ name, resident, proportional }) => [
-    name,
+  const write = (value: number): string => Math.round(value).toLocaleString('en');
+  const rows = footprints.map(({ name, copies, resident, proportional }) => [
+    copies > 1 ? `${copies} of ${name}` : name,
     write(resident),
     write(proportional),
-    name === 'none' || none === undefined ? '' : write(proportional - none.proportional),
+    copies === 0 || none === undefined ? '' : write((proportional - none.proportional) / copies),
   ]);
-  const header = ['', 'resident', 'Pss', 'more than without'];
-  return `Memory of an idle machine of tsvmm beyond the guest's, by its device, KiB\n${table(header, rows)}`;
+  const header = ['', 'resident', 'Pss', 'each'];
+  return `Memory of an idle machine of tsvmm beyond the guest's, by its devices, KiB\n${table(header, rows)}`;
 }
 
 function figureTable({ unit, boots, figures }: DeviceResults): string {

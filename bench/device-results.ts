@@ -1,4 +1,4 @@
-import type { Footprint, Unit } from './results.js';
+import type { Unit } from './results.js';
 
 /** One test under one monitor: nanoseconds (in the testbed with -i: instructions) an operation, or a MiB. */
 export interface DeviceFigure {
@@ -15,10 +15,19 @@ export interface DeviceResults {
   readonly unit: Unit;
   readonly boots: number;
   readonly figures: readonly DeviceFigure[];
-  /** Of a machine whose guest does nothing, by its device; `none` first. */
-  readonly footprints: readonly Footprint[];
+  readonly footprints: readonly DeviceFootprint[];
   /** What could not be measured, and why. */
   readonly failures: readonly { readonly contender: string; readonly device: string; readonly why: string }[];
+}
+
+/** Memory beyond the guest's, in KiB, of machines whose guest does nothing: the medians of several. */
+export interface DeviceFootprint {
+  /** The device; `none` is the machine without. */
+  readonly name: string;
+  /** How many of it the machine has. */
+  readonly copies: number;
+  readonly resident: number;
+  readonly proportional: number;
 }
 
 /** A test's line of the guest's output. */

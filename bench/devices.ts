@@ -3,15 +3,22 @@
  * namespaces of its own, with a tmpfs at /dev/shm; progress is on standard error, the results (DeviceResults) are the
  * last line of standard output, as JSON.
  */
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { footprintOf, outputOf } from './command.js';
-import { type DeviceContender, deviceContenders } from './device-contenders.js';
+import { type DeviceContender, deviceContenders, idleMachines } from './device-contenders.js';
 import { DEVICE_MEMORY_MIB, deviceInputs } from './device-inputs.js';
-import { type DeviceFigure, type DeviceResults, type GuestLine, parseGuest } from './device-results.js';
+import {
+  type DeviceFigure,
+  type DeviceFootprint,
+  type DeviceResults,
+  type GuestLine,
+  parseGuest,
+} from './device-results.js';
+import type { Beyond } from './footprint.js';
 import { type Device, ENTRIES, HostSide, isDevice } from './host-side.js';
 import { findInputs } from './inputs.js';
-import type { Footprint, Unit } from './results.js';
+import type { Unit } from './results.js';
 import { summarize } from './statistics.js';
 
 /** Counted instructions repeat to a per cent, and counting is slow. */
@@ -22,7 +29,7 @@ const EFFORT: Readonly<Record<Unit, { batches: number; scale: number }>> = {
 
 const [boots = '', unit = '', only = '', ...words] = process.argv.slice(2);
 /** Machines of which the memory is taken. */
-const FOOTPRINTS = 4;
+const FOOTPRINTS = 5;
 
 const { batches, scale } = EFFORT[unit as Unit];
 const { initrd, peer } = deviceInputs();
@@ -30,7 +37,7 @@ const { bzImage, vmlinux } = await findInputs();
 const scratch = mkdtempSync(join('/dev/shm', 'bench-'));
 const host = new HostSide(scratch, peer);
 const figures: DeviceFigure[] = [];
-const footprints: Footprint[] = [];
+const footprints: DeviceFootprint[] = [];
 const failures: { contender: string; device: string; why: string }[] = [];
 
 /** One boot of the guest with the device. */
@@ -60,28 +67,20 @@ async function measure(contender: DeviceContender, device: Device): Promise<void
   }
 }
 
-/** The least of several: what a heap leaves over varies. */
-async function footprint(contender: DeviceContender, device: Device | undefined): Promise<void> {
-  const name = device ?? 'none';
-  process.stderr.write(`bench: memory, ${contender.name}, ${name}\n`);
-  const seen: Footprint[] = [];
+async function footprint({ name, copies, command }: ReturnType<typeof idleMachines>[number]): Promise<void> {
+  process.stderr.write(`bench: memory, ${name}\n`);
+  const seen: Beyond[] = [];
   for (let count = 0; count < FOOTPRINTS; count++) {
-    try {
-      if (device !== undefined) await host.prepare(device, batches);
-      const command = await contender.command(device, 'quiet BENCH_IDLE=1');
-      seen.push({ name, ...(await footprintOf(command, 'bench: end', DEVICE_MEMORY_MIB << 20)) });
-    } finally {
-      await host.end();
-    }
+    seen.push(await footprintOf(command, 'bench: end', DEVICE_MEMORY_MIB << 20));
+    rmSync(host.vsock, { force: true }); // of a machine that was killed
   }
-  footprints.push({
-    name,
-    resident: Math.min(...seen.map(({ resident }) => resident)),
-    proportional: Math.min(...seen.map(({ proportional }) => proportional)),
-  });
+  const { median: resident } = summarize(seen.map(({ resident }) => resident));
+  const { median: proportional } = summarize(seen.map(({ proportional }) => proportional));
+  footprints.push({ name, copies, resident, proportional });
 }
 
-const contenders = deviceContenders({ bzImage, vmlinux, initrd }, host, scratch);
+const kernel = { bzImage, vmlinux, initrd };
+const contenders = deviceContenders(kernel, host, scratch);
 for (const device of words.filter(isDevice)) {
   for (const contender of contenders) {
     if (only !== 'all' && contender.name.toLowerCase() !== only) continue;
@@ -93,15 +92,9 @@ for (const device of words.filter(isDevice)) {
     }
   }
 }
-const [own] = contenders;
-if (words.includes('memory') && own !== undefined) {
-  for (const device of [undefined, ...own.devices]) {
-    try {
-      await footprint(own, device);
-    } catch (error) {
-      failures.push({ contender: own.name, device: device ?? 'none', why: String(error) });
-    }
-  }
+if (words.includes('memory')) {
+  host.prepareIdle();
+  for (const machine of idleMachines(kernel, host)) await footprint(machine);
 }
 const results: DeviceResults = { unit: unit as Unit, boots: Number(boots), figures, footprints, failures };
 process.stdout.write(`${JSON.stringify(results)}\n`);

@@ -18,6 +18,9 @@ export function isDevice(word: string): word is Device {
 /** Entries of each folder that the guest lists. */
 export const ENTRIES = 1000;
 
+/** How many of a device an idle machine has, so that what one costs stands out of what a heap happens to hold. */
+export const COPIES = 8;
+
 const DISK_MIB = 64;
 const TAP = 'tsvmmbench';
 /** The port of the peer (peer.h). */
@@ -27,6 +30,9 @@ const PATIENCE_MS = 60_000;
 export class HostSide {
   readonly disk: string;
   readonly tap = TAP;
+  /** Small disks and taps that nobody uses. */
+  readonly idleDisks: readonly string[];
+  readonly idleTaps = Array.from({ length: COPIES }, (_, copy) => `tsvmmidle${copy}`);
   readonly share: string;
   /** As Firecracker's convention has it: the guest's connections to port P reach the socket `vsock_P`. */
   readonly vsock: string;
@@ -40,6 +46,7 @@ export class HostSide {
     private readonly peerProgram: string,
   ) {
     this.disk = join(scratch, 'disk.img');
+    this.idleDisks = Array.from({ length: COPIES }, (_, copy) => join(scratch, `idle-${copy}.img`));
     this.share = join(scratch, 'share');
     this.vsock = join(scratch, 'vsock');
   }
@@ -70,6 +77,13 @@ export class HostSide {
     }
   }
 
+  /** For machines whose devices have nothing to do. */
+  prepareIdle(): void {
+    for (const disk of this.idleDisks) writeFileSync(disk, new Uint8Array(1 << 20));
+    for (const tap of this.idleTaps) ip('tuntap', 'add', 'dev', tap, 'mode', 'tap', 'vnet_hdr');
+    mkdirSync(this.share);
+  }
+
   /** Starts QEMU's virtiofsd on the shared folder. Returns its socket. */
   async startVirtiofsd(program: string): Promise<string> {
     const socket = join(this.scratch, `virtiofsd-${this.#daemons.length}.sock`);
@@ -93,7 +107,6 @@ export class HostSide {
   }
 
   private makeTap(): void {
-    const ip = (...args: string[]): void => void execFileSync('ip', args, { stdio: 'inherit' });
     ip('tuntap', 'add', 'dev', TAP, 'mode', 'tap', 'vnet_hdr');
     ip('addr', 'add', '192.0.2.1/24', 'dev', TAP);
     ip('link', 'set', TAP, 'up');
@@ -120,6 +133,10 @@ export class HostSide {
     await until(() => output === 'ready\n' || child.exitCode !== null, 'the peer does not listen');
     if (child.exitCode !== null) throw new Error(`the peer ended with status ${child.exitCode}`);
   }
+}
+
+function ip(...args: string[]): void {
+  execFileSync('ip', args, { stdio: 'inherit' });
 }
 
 async function until(condition: () => boolean, otherwise: string): Promise<void> {

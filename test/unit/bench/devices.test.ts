@@ -58,13 +58,13 @@ t.test('one monitor alone', async (t) => {
   t.match(deviceTables({ ...results, figures, failures: [] }), /depth 1 +40,000 +42,000 +met$/m);
 });
 
-t.test('what a device costs is the difference to a machine without it', async (t) => {
+t.test('what a device costs is its share of the difference to a machine without it', async (t) => {
   const footprints = [
-    { name: 'none', resident: 50_000, proportional: 44_000 },
-    { name: 'blk', resident: 50_400, proportional: 44_300 },
+    { name: 'none', copies: 0, resident: 50_000, proportional: 44_000 },
+    { name: 'blk', copies: 8, resident: 54_400, proportional: 46_400 },
   ];
   const text = deviceTables({ ...results, figures: [], footprints, failures: [] });
   t.match(text, /^none +50,000 +44,000$/m);
-  t.match(text, /^blk +50,400 +44,300 +300$/m);
+  t.match(text, /^8 of blk +54,400 +46,400 +300$/m);
   t.notMatch(text, 'Devices:');
 });

@@ -52,7 +52,8 @@ t.test('disks under real work, and what happens to them meanwhile', async (t) =>
     mount -t devtmpfs dev /mnt/dev
     mount -t proc proc /mnt/proc
     mount -t tmpfs tmpfs /mnt/tmp
-    host() { chroot /mnt env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+    # By its path: busybox would run its own program of that name.
+    host() { chroot /mnt /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
     size() { cat /sys/block/$1/size; }
 
     echo "queues: $(ls /sys/block/vdb/mq | wc -l) block size: $(cat /sys/block/vdb/queue/logical_block_size)"

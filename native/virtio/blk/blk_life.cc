@@ -152,14 +152,16 @@ void Blk::replaceSoon() {
 }
 
 void Blk::replaceWhenIdle() {
-  // Until then no request is taken; settled() comes here again.
-  replacing_ = true;
-  if (!inFlight_.empty()) {
-    return;
-  }
   std::vector<Replacement> installed;
   {
     std::lock_guard lock(mutex_);
+    if (replacements_.empty()) {
+      return;  // an earlier call has put it in place
+    }
+    if (!inFlight_.empty()) {
+      replacing_ = true;  // until then no request is taken; settled() comes here again
+      return;
+    }
     disk_->detach();
     installed = install();
     disk_->attach(host_->loop(), *this);

@@ -37,8 +37,8 @@ inline void openUp(const std::filesystem::path& folder) {
 /// A folder of the host that goes with the test.
 class TempFolder {
  public:
-  TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "tsvmm-fs-XXXXXX").string();
+  explicit TempFolder(const std::filesystem::path& in = std::filesystem::temp_directory_path()) {
+    std::string name = (in / "tsvmm-fs-XXXXXX").string();
     if (mkdtemp(name.data()) == nullptr) {
       throw std::runtime_error("mkdtemp");
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "virtio/fs/fd_budget.h"
@@ -31,6 +32,11 @@ struct OpenFile {
 /// Open files by file handle. A handle is an index with a generation, so a stale one is recognised.
 class FileTable {
  public:
+  /// A descriptor of the node that is open for reading or writing; -1 if none is known.
+  int openedOf(uint64_t nodeId) const {
+    const auto found = byNode_.find(nodeId);
+    return found == byNode_.end() ? -1 : slots_[found->second].file->fd.get();
+  }
   uint64_t add(std::shared_ptr<OpenFile> file) {
     uint32_t index;
     if (free_.empty()) {
@@ -41,6 +47,7 @@ class FileTable {
       free_.pop_back();
     }
     slots_[index].file = std::move(file);
+    remember(index);
     return uint64_t{slots_[index].generation} << 32 | index;
   }
   /// nullptr if there is none, or one of the other kind.
@@ -58,6 +65,10 @@ class FileTable {
       return false;
     }
     const uint32_t index = static_cast<uint32_t>(handle);
+    const auto known = byNode_.find(slots_[index].file->nodeId);
+    if (known != byNode_.end() && known->second == index) {
+      byNode_.erase(known);
+    }
     slots_[index].file.reset();
     slots_[index].generation++;
     free_.push_back(index);
@@ -86,6 +97,7 @@ class FileTable {
       return false;
     }
     slots_[index].file = std::move(file);
+    remember(index);
     return true;
   }
   /// After the last place().
@@ -106,6 +118,7 @@ class FileTable {
     }
   }
   void clear() {
+    byNode_.clear();
     slots_.clear();
     free_.clear();
   }
@@ -116,8 +129,15 @@ class FileTable {
     std::shared_ptr<OpenFile> file;
     uint32_t generation = 0;
   };
+  void remember(uint32_t index) {
+    if (slots_[index].file->fd) {
+      byNode_[slots_[index].file->nodeId] = index;
+    }
+  }
+
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
+  std::unordered_map<uint64_t, uint32_t> byNode_;  ///< the last one opened of a node
 };
 
 }  // namespace tsvmm::virtio::fs

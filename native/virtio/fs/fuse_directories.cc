@@ -105,7 +105,10 @@ int FuseServer::listDirectory(Request& request, bool plus) {
     record.dirent = {entry->inode, static_cast<uint64_t>(entry->next), static_cast<uint32_t>(nameLength),
                      entry->type};
     // Without a node the guest only takes the name: the file is gone already, or there is no room to hold it.
-    if (plus && !isDots(entry->name) && findEntry(*parent, parentPath, entry->name, record.entry_out) == 0) {
+    const bool lookUp = plus && !isDots(entry->name);
+    const bool known =
+        lookUp && inodes_.knows({parent->key.device, entry->inode, parent->key.mount, parent->key.share});
+    if (lookUp && findEntry(*parent, parentPath, entry->name, known, record.entry_out) == 0) {
       record.dirent.ino = record.entry_out.attr.ino;
       record.dirent.type = (record.entry_out.attr.mode & S_IFMT) >> 12;
     }

@@ -61,19 +61,16 @@ int FuseServer::openNode(uint64_t nodeId, uint32_t guestFlags, bool killSetIds,
       return error;
     }
   }
-  openFlags = keepCache(*inode, fd);
+  struct stat now;
+  openFlags = options_.cache == Cache::kAuto && fstat(fd, &now) != 0 ? 0 : keepCache(*inode, now);
   return 0;
 }
 
-uint32_t FuseServer::keepCache(Inode& inode, int fd) const {
+uint32_t FuseServer::keepCache(Inode& inode, const struct stat& now) const {
   if (options_.cache == Cache::kAlways) {
     return FOPEN_KEEP_CACHE;
   }
   if (options_.cache == Cache::kNone) {
-    return 0;
-  }
-  struct stat now;
-  if (fstat(fd, &now) != 0) {
     return 0;
   }
   const int64_t mtime = now.st_mtim.tv_sec * 1'000'000'000 + now.st_mtim.tv_nsec;

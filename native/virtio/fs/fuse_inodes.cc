@@ -73,9 +73,9 @@ void FuseServer::fillEntry(const Inode& inode, const struct statx& from, fuse_en
   entry.attr.flags = inode.submount && submounts_ ? FUSE_ATTR_SUBMOUNT : 0;
 }
 
-int FuseServer::findEntry(const Inode& parent, int parentPath, const char* name, fuse_entry_out& entry) {
-  // Guests that ask again and again mostly ask for what they know: that takes one system call.
-  if (options_.cache != Cache::kAlways) {
+int FuseServer::findEntry(const Inode& parent, int parentPath, const char* name, bool likelyKnown,
+                          fuse_entry_out& entry) {
+  if (likelyKnown) {  // Then it takes one system call.
     struct statx attributes;
     if (statx(parentPath, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kStatxMask, &attributes) != 0) {
       return errno;
@@ -89,14 +89,15 @@ int FuseServer::findEntry(const Inode& parent, int parentPath, const char* name,
   }
   // One component that is not followed if it is a symbolic link: it cannot lead out of the parent folder.
   Fd path(openat(parentPath, name, O_PATH | O_NOFOLLOW | O_CLOEXEC));
-  return path ? enterEntry(parent, std::move(path), entry) : errno;
-}
-
-int FuseServer::enterEntry(const Inode& parent, Fd path, fuse_entry_out& entry) {
   struct statx attributes;
-  if (statx(path.get(), "", AT_EMPTY_PATH, kStatxMask, &attributes) != 0) {
+  if (!path || statx(path.get(), "", AT_EMPTY_PATH, kStatxMask, &attributes) != 0) {
     return errno;
   }
+  return enterEntry(parent, std::move(path), attributes, entry);
+}
+
+int FuseServer::enterEntry(const Inode& parent, Fd path, const struct statx& attributes,
+                           fuse_entry_out& entry) {
   Inode* inode = inodes_.findOpened(path, InodeKey::of(attributes, parent.share()));
   if (inode == nullptr) {
     if (FdBudget::exhausted() || inodes_.size() >= maxInodes_) {
@@ -112,7 +113,8 @@ int FuseServer::enterEntry(const Inode& parent, Fd path, fuse_entry_out& entry) 
 
 int FuseServer::replyEntry(Request& request, const Inode& parent, int parentPath, const char* name) {
   fuse_entry_out entry;
-  const int error = findEntry(parent, parentPath, name, entry);
+  // Guests that ask again and again mostly ask for what they know.
+  const int error = findEntry(parent, parentPath, name, options_.cache != Cache::kAlways, entry);
   return error != 0 ? error : request.reply(entry);
 }
 

@@ -192,6 +192,12 @@ int FuseServer::fallocate(Request& request) {
   if (!file) {
     return EBADF;
   }
+  // Nothing in the request tells whether the requester has CAP_FSETID: root has.
+  if (request.header.uid != 0 && file->writable) {
+    if (const int error = dropSetIds(file->fd.get())) {
+      return error;
+    }
+  }
   return defer(request, [file, in] {
     const int result = ::fallocate(file->fd.get(), static_cast<int>(in.mode), static_cast<off_t>(in.offset),
                                    static_cast<off_t>(in.length));

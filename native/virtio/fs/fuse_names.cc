@@ -206,13 +206,14 @@ int FuseServer::create(Request& request) {
       fd.reset(openat(parentPath, name, flags | O_CREAT | O_EXCL | O_NOFOLLOW, in.mode & 07777));
     }
     if (fd) {
-      return replyCreated(request, *parent, std::move(fd), flags);
+      return replyCreated(request, *parent, Fd(openat(parentPath, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)),
+                          std::move(fd), flags);
     }
     if (errno != EEXIST || (in.flags & O_EXCL) != 0) {
       return errno;
     }
     fuse_entry_out entry;
-    error = findEntry(*parent, parentPath, name, entry);
+    error = findEntry(*parent, parentPath, name, true, entry);
     if (error == ENOENT) {
       continue;
     }
@@ -263,17 +264,29 @@ int FuseServer::tmpfile(Request& request) {
     }
     fd.reset(openat(parentPath, ".", flags | O_TMPFILE, in.mode & 07777));
   }
-  return fd ? replyCreated(request, *parent, std::move(fd), flags) : errno;
+  return fd ? replyCreated(request, *parent, Fd(), std::move(fd), flags) : errno;
 }
 
-int FuseServer::replyCreated(Request& request, const Inode& parent, Fd fd, int flags) {
-  // By the descriptor, not by the name: that might be another file's already.
-  Fd path(proc_.reopen(fd.get(), O_PATH));
-  if (!path) {
+int FuseServer::replyCreated(Request& request, const Inode& parent, Fd path, Fd fd, int flags) {
+  struct statx attributes;
+  struct stat created;
+  if (fstat(fd.get(), &created) != 0) {
     return errno;
   }
+  const auto isCreated = [&] {
+    return path && statx(path.get(), "", AT_EMPTY_PATH, kStatxMask, &attributes) == 0 &&
+           attributes.stx_ino == created.st_ino &&
+           makedev(attributes.stx_dev_major, attributes.stx_dev_minor) == created.st_dev;
+  };
+  // The name may be another file's already: then by the descriptor, which takes longer.
+  if (!isCreated()) {
+    path.reset(proc_.reopen(fd.get(), O_PATH));
+    if (!isCreated()) {
+      return path ? EIO : errno;
+    }
+  }
   fuse_entry_out entry;
-  int error = enterEntry(parent, std::move(path), entry);
+  int error = enterEntry(parent, std::move(path), attributes, entry);
   if (error == 0) {
     error = request.reply(entry);
   }
@@ -287,7 +300,7 @@ int FuseServer::replyCreated(Request& request, const Inode& parent, Fd fd, int f
   file->synchronous = (flags & (O_SYNC | O_DSYNC)) != 0;
   Inode* inode = inodes_.find(entry.nodeid);
   file->host = &hostFileSystem(*inode, file->fd.get());
-  const uint32_t openFlags = keepCache(*inode, file->fd.get());
+  const uint32_t openFlags = keepCache(*inode, created);
   return replyOpened(request, std::move(file), openFlags);
 }
 

@@ -182,7 +182,7 @@ class FuseServer {
   /// Runs `create` (with the folder's descriptor) as the requester and replies with the entry of `name`.
   template <typename Make>
   int make(Request& request, mode_t umask, const char* name, Make&& create);
-  int replyCreated(Request& request, const Inode& parent, Fd fd, int flags);
+  int replyCreated(Request& request, const Inode& parent, Fd path, Fd fd, int flags);
 
   // fuse_files.cc: open files
   int open(Request& request);
@@ -239,8 +239,9 @@ class FuseServer {
   /// Appends the entry of `name`; 0 or an errno. The guest has then been told of it once more.
   int replyEntry(Request& request, const Inode& parent, int parentPath, const char* name);
   /// Looks `name` up, or takes a file in that is held already, and counts that the guest was told.
-  int findEntry(const Inode& parent, int parentPath, const char* name, fuse_entry_out& entry);
-  int enterEntry(const Inode& parent, Fd path, fuse_entry_out& entry);
+  int findEntry(const Inode& parent, int parentPath, const char* name, bool likelyKnown,
+                fuse_entry_out& entry);
+  int enterEntry(const Inode& parent, Fd path, const struct statx& attributes, fuse_entry_out& entry);
   void fillEntry(const Inode& inode, const struct statx& from, fuse_entry_out& entry) const;
   void fillAttributes(const struct statx& from, fuse_attr& attributes) const;
   int replyOpened(Request& request, std::shared_ptr<OpenFile> file, uint32_t openFlags);
@@ -252,7 +253,7 @@ class FuseServer {
   /// Takes set-user-ID and set-group-ID off a regular file, as a write by somebody unprivileged does.
   int dropSetIds(int fd, mode_t which = S_ISUID | S_ISGID) const;
   /// FOPEN_KEEP_CACHE if the pages that the guest may have are still good.
-  uint32_t keepCache(Inode& inode, int fd) const;
+  uint32_t keepCache(Inode& inode, const struct stat& now) const;
   /// Runs `work` on a worker and answers the request with what it returns: an errno (or 0), then maybe a
   /// payload.
   struct WorkResult {

@@ -40,7 +40,12 @@ int FuseServer::getxattr(Request& request) {
   if (error != 0) {
     return error;
   }
-  return replyXattr(request, in.size, ::getxattr(FdName(path).absolute(), name, output_.get(), kOutputSize));
+  // Before each first write Linux asks for the file's capabilities: by the open file that takes a quarter of
+  // the time.
+  const int open = files_.openedOf(inode->nodeId);
+  const ssize_t length = open >= 0 ? ::fgetxattr(open, name, output_.get(), kOutputSize)
+                                   : ::getxattr(FdName(path).absolute(), name, output_.get(), kOutputSize);
+  return replyXattr(request, in.size, length);
 }
 
 int FuseServer::listxattr(Request& request) {

@@ -100,6 +100,7 @@ class InodeTable {
 
   /// The node, or nullptr if the guest was never told of it or has forgotten it.
   Inode* find(uint64_t nodeId);
+  bool knows(const InodeKey& key) const { return byKey_.find(key) != byKey_.end(); }
   /// The node of this identity, if its descriptor is held: then the identity cannot have passed to another
   /// file.
   Inode* findHeld(const InodeKey& key);

@@ -266,7 +266,8 @@ void NetDevice::tell() {
 }
 
 void NetDevice::tellSoon() {
-  if (untoldFrames_ >= kUntoldFrames || untoldBytes_ >= kUntoldBytes) {
+  const uint32_t frames = std::min<uint32_t>(kUntoldFrames, host_->queue(transmitQueue(0)).size() / 4);
+  if (untoldFrames_ > frames || untoldBytes_ >= kUntoldBytes) {
     tell();
   } else if (untoldFrames_ != 0 && !tellingSoon_) {
     tellingSoon_ = true;

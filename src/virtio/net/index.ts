@@ -36,7 +36,7 @@ export interface NetSettings {
   readonly mtu?: number | undefined;
   /** Pairs of queues, 1 to 8, for guests with several vCPUs; 1 by default. More than one only with a TAP device. */
   readonly queues?: number | undefined;
-  /** Buffers in a queue, a power of two from 16 to 1024; 256 by default. */
+  /** Buffers in a queue, a power of two from 64 to 1024; 256 by default. */
   readonly queueSize?: number | undefined;
   /** Whether the cable is plugged at first; true by default. */
   readonly link?: boolean | undefined;
@@ -96,7 +96,7 @@ export async function describeNet(options: NetOptions): Promise<Nic> {
   checkName('network', name);
   const where = `network ${name}`;
   checkInteger(`${where}: queues`, queues, 1, 8);
-  checkQueueSize(`${where}: queueSize`, queueSize, 16, 1024);
+  checkQueueSize(`${where}: queueSize`, queueSize, 64, 1024);
   if (options.mtu !== undefined) checkInteger(`${where}: mtu`, options.mtu, 68, 65_535);
   checkBackend(where, options, queues);
   const seed = 'tap' in options ? options.tap : name;

@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <array>
 #include <random>
 
 #include "support/mmio_driver.h"
@@ -37,12 +38,14 @@ class EchoDevice : public Device {
   }
   void configWritten(uint32_t offset, std::span<const uint8_t> bytes) override {
     configWrites.emplace_back(offset, bytes.size());
+    configWritesServed++;
   }
 
   Host* host_ = nullptr;
   int activations = 0;
   int resets = 0;
   std::vector<std::pair<uint32_t, size_t>> configWrites;
+  std::atomic<size_t> configWritesServed{0};
 };
 
 struct Fixture : test::MmioDriver {
@@ -312,6 +315,20 @@ TEST_CASE("the configuration space is bounded and writable only where it says so
   f.loop.call([&] { f.transport->updateConfig(UINT32_MAX, nines); });
   f.transport->read(0x100, {bytes, 8});
   CHECK(bytes[6] == 7);
+}
+
+TEST_CASE("a driver that writes to the configuration space without end waits for the device") {
+  Fixture f;
+  f.start();
+  size_t mostBehind = 0;
+  for (size_t written = 1; written <= 5000; written++) {
+    f.transport->write(0x104, std::array<uint8_t, 2>{9, 9});
+    const size_t served = f.device->configWritesServed;
+    mostBehind = std::max(mostBehind, written - std::min(written, served));
+  }
+  f.settle();
+  CHECK(f.device->configWritesServed == 5000);
+  CHECK(mostBehind <= 130);
 }
 
 TEST_CASE("odd widths and offsets are harmless") {

@@ -18,6 +18,9 @@ using namespace mmio;
 // worth.
 constexpr uint32_t kExitsBeforeIoeventfd = 64;
 
+// Writes to the configuration space that may wait for the I/O thread.
+constexpr uint32_t kMaxConfigWrites = 64;
+
 }  // namespace
 
 MmioTransport::MmioTransport(Description description, std::shared_ptr<Device> device, EventLoop& loop,
@@ -253,7 +256,11 @@ void MmioTransport::writeConfig(uint64_t offset, std::span<const uint8_t> data) 
     }
     std::memcpy(config_.data() + offset, data.data(), data.size());
   }
+  if (configWritesPending_.fetch_add(1, std::memory_order_relaxed) >= kMaxConfigWrites) {
+    loop_.call([] {});  // the driver is quicker than the device: it waits
+  }
   loop_.post([this, offset, bytes = std::vector<uint8_t>(data.begin(), data.end())] {
+    configWritesPending_.fetch_sub(1, std::memory_order_relaxed);
     if (active_) {
       device_->configWritten(static_cast<uint32_t>(offset), bytes);
     } else {

@@ -123,6 +123,7 @@ class MmioTransport : public BusDevice, public Host {
   std::vector<uint8_t> config_;
   std::atomic<uint32_t> configGeneration_{0};
   std::atomic<uint32_t> interruptStatus_{0};
+  std::atomic<uint32_t> configWritesPending_{0};
   uint32_t notificationExits_ = 0;
   bool shutDown_ = false;
   bool resetting_ = false;

@@ -1,8 +1,10 @@
 import { existsSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import t from 'tap';
 import { describeVsock } from '../../../src/virtio/vsock/index.js';
+import { StreamQueue } from '../../../src/virtio/vsock/stream-queue.js';
 
 /** A device without a machine: everything that can be asked for before the guest is up. */
 function device(test: { teardown(end: () => void): void }) {
@@ -106,6 +108,21 @@ t.test('opened to other programs by one path, or not at all', async (t) => {
   t.notOk(existsSync(path));
   t.throws(() => vsock.open(`${folder}/${'x'.repeat(96)}`), /at most 96 bytes/);
   t.throws(() => vsock.open(join(folder, 'no', 's')), /^vsock: .*no\/s: bind: No such file or directory/);
+});
+
+t.test('a stream that fails before anybody has taken it is left out, and harms nobody', async (t) => {
+  const queue = new StreamQueue();
+  const [cut, good] = [new PassThrough(), new PassThrough()];
+  queue.push(cut);
+  queue.push(good);
+  cut.destroy(new Error('reset'));
+  await new Promise((resolve) => cut.once('close', resolve));
+  t.equal((await queue.next()).value, good);
+  t.equal(good.listenerCount('error'), 0);
+  const late = queue.next();
+  const third = new PassThrough();
+  queue.push(third);
+  t.equal((await late).value, third);
 });
 
 t.test('the end of the machine fails what waits and removes socket files', async (t) => {

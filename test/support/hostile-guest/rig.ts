@@ -51,7 +51,7 @@ const DEVICE_GSI = 24;
 const KVM_SET_MP_STATE = 0x4004ae99;
 
 /** A program that has not ended after this long is told to give up its waits, and must then end. */
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 50_000;
 
 export interface RigDevice {
   readonly name: string;

@@ -26,7 +26,7 @@ t.test('folders, files and the working folder are made; what is there stays', as
   t.equal(lstatSync(join(root, 'a')).mode & 0o777, 0o755);
   t.equal(lstatSync(join(root, 'etc/hosts')).size, 4);
   t.ok(lstatSync(join(root, 'etc/deep/name')).isFile());
-  t.ok(lstatSync(join(root, 'work/place')).isDirectory());
+  t.ok(lstatSync(join(root, 'srv/place')).isDirectory());
   t.ok(lstatSync(join(root, 'y')).isDirectory());
 });
 

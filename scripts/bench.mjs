@@ -19,6 +19,7 @@ import { setUp } from './setup.mjs';
 
 const PARTS = ['boot', 'run', 'io', 'micro'];
 const DEVICES = ['blk', 'net', 'vsock', 'fs', 'memory'];
+const MONITORS = ['all', 'tsvmm', 'qemu', 'firecracker'];
 const SAMPLES = 30;
 const TESTBED_SAMPLES = 5;
 const COUNTED_SAMPLES = 3;
@@ -84,6 +85,9 @@ async function main() {
   if (values.samples !== undefined && !/^[1-9]\d{0,3}$/.test(values.samples)) {
     throw new SetupError(`-n: expected a number of samples, got '${values.samples}'`);
   }
+  if (!MONITORS.includes(values.only)) {
+    throw new SetupError(`--only: expected one of ${MONITORS.join(' ')}, got '${values.only}'`);
+  }
   const parts = positionals.length > 0 ? positionals : PARTS;
   const starts = parts.filter((part) => part === 'boot' || part === 'run');
   const named = parts.filter((part) => DEVICES.includes(part));
@@ -91,6 +95,10 @@ async function main() {
   const reason = values.instructions ? (testbedReason() ?? 'to count instructions') : testbedReason();
   const microInTestbed = kvmKind() === 'none' || kvmKind() === 'denied';
   const testbed = reason !== undefined && (starts.length > 0 || devices.length > 0 || microInTestbed);
+
+  if (devices.length > 0 && process.getuid() !== 0) {
+    throw new SetupError('io: wants root, for namespaces and a tap; remedy: sudo, or as root');
+  }
 
   if (!values['no-setup']) await setUp(['addon', 'guest', ...(testbed ? ['testbed'] : [])]);
   await step('compile', 'TypeScript', [

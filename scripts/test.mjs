@@ -154,7 +154,8 @@ async function main() {
   const parts = ['test'];
   const sessions = [testbed, hostile].filter((files) => files.length > 0).length;
   if (here.length + sessions > 0) parts.push('addon');
-  if (filesOf('linux', patterns).length > 0 && tiers.includes('linux')) parts.push('guest');
+  const linux = tiers.includes('linux') && filesOf('linux', patterns).length > 0;
+  if (linux) parts.push('guest');
   if (sessions > 0) parts.push('testbed');
   if (!values['no-setup']) await setUp(parts);
 
@@ -167,6 +168,12 @@ async function main() {
     await step('compile', 'TypeScript', [
       [process.execPath, 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'],
     ]);
+    if (linux) {
+      await step('guest-programs', "the guests' test programs", [
+        ['cmake', '-S', 'test/linux/guest', '-B', 'out/guest-programs'],
+        ['cmake', '--build', 'out/guest-programs', '--parallel', String(availableParallelism())],
+      ]);
+    }
     const reporter = await tapReporter(tally);
     for (const { tier, files } of here) {
       console.log(`${tier} tests:`);

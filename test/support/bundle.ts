@@ -42,10 +42,15 @@ const CAPABILITIES =
     .map((name) => `CAP_${name}`);
 
 /** A folder that is removed with the test. */
-export function temporaryFolder(t: Test): string {
-  const folder = mkdtempSync(join(tmpdir(), 'tsvmm-test-'));
+export function temporaryFolder(t: Test, above = tmpdir()): string {
+  const folder = mkdtempSync(join(above, 'tsvmm-test-'));
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
+}
+
+/** One on a tmpfs, removed as well. */
+export function memoryFolder(t: Test): string {
+  return temporaryFolder(t, '/dev/shm');
 }
 
 /**

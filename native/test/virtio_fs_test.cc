@@ -156,6 +156,34 @@ TEST_CASE("virtio-fs: many requests at once, also such as are answered later") {
   }
 }
 
+TEST_CASE("virtio-fs: forgetting interrupts the driver late, and for many at once") {
+  TempFolder folder;
+  writeFile(folder / "a", "");
+  Guest guest({.directory = folder.share()});
+  guest.init();
+  const auto forget = [&] {
+    guest.add(guest.highPriority(), guest.header(FUSE_FORGET, 2, 8) + bytesOf(fuse_forget_in{1}), 0);
+  };
+  for (int i = 0; i < 3; i++) {
+    forget();
+  }
+  guest.host.notify(guest.device, 0);
+  for (int i = 0; i < 3; i++) {
+    guest.wait(guest.highPriority());
+  }
+  REQUIRE(guest.host.waitUntil([&] { return guest.host.interrupts(0) == 1; }));
+  // Pausing leaves nothing untold.
+  forget();
+  guest.host.notify(guest.device, 0);
+  guest.host.run([&] { guest.device.pause([] {}); });
+  CHECK(guest.host.interrupts(0) == 2);
+  guest.host.run([&] { guest.device.resume(); });
+  // A reply is told at once on this queue too.
+  guest.add(guest.highPriority(), guest.header(FUSE_GETATTR, 1, 16) + bytesOf(fuse_getattr_in{}), 256);
+  guest.host.notify(guest.device, 0);
+  CHECK(guest.host.interrupts(0) == 3);
+}
+
 TEST_CASE("virtio-fs: a request too short to be one comes back empty") {
   TempFolder folder;
   Guest guest({.directory = folder.share()});

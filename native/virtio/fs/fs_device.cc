@@ -1,6 +1,7 @@
 #include "virtio/fs/fs_device.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -9,7 +10,10 @@ namespace {
 
 constexpr size_t kLeastInodes = 1 << 16;
 constexpr uint64_t kStateVersion = 1;
+constexpr uint16_t kHighPriorityQueue = 0;
 constexpr uint64_t kRequestQueue = 1;  // the last one
+constexpr uint32_t kMostUntold = 16;
+constexpr std::chrono::milliseconds kLongestUntold{1};
 
 void toIovecs(const std::vector<GuestSlice>& slices, std::vector<iovec>& to) {
   to.clear();
@@ -38,6 +42,11 @@ void FsDevice::reset() {
     server_.detach();
   }
   activation_.reset();
+  if (host_ != nullptr) {
+    host_->loop().cancel(tellTimer_);
+  }
+  tellTimer_ = 0;
+  untold_ = 0;
   kept_.clear();
   paused_ = false;
   host_ = nullptr;
@@ -48,13 +57,16 @@ void FsDevice::notify(uint16_t index) {
     return;
   }
   Queue& queue = host_->queue(index);
-  bool pushed = false;
+  uint32_t pushed = 0;
+  replied_ = false;
   const bool more = queue.drain([&](Chain& chain) {
-    pushed |= serve(index, chain);
+    pushed += serve(index, chain) ? 1 : 0;
     return true;
   });
   countBytes();
-  if (pushed) {
+  if (pushed != 0 && index == kHighPriorityQueue && !replied_) {
+    tellLater(pushed);
+  } else if (pushed != 0) {
     host_->signalQueue(index);
   }
   if (queue.broken()) {
@@ -68,6 +80,32 @@ void FsDevice::notify(uint16_t index) {
   }
 }
 
+/// Nobody waits for what has no reply (FORGET): the driver finds it when it is interrupted for a reply, which
+/// spares an interrupt for each file that is removed. It is interrupted for it a little later at the latest,
+/// because it waits for them all when it unmounts.
+void FsDevice::tellLater(uint32_t count) {
+  untold_ += count;
+  if (untold_ >= kMostUntold) {
+    tellNow();
+  } else if (tellTimer_ == 0) {
+    tellTimer_ = host_->loop().after(kLongestUntold, [this] {
+      tellTimer_ = 0;
+      tellNow();
+    });
+  }
+}
+
+void FsDevice::tellNow() {
+  if (tellTimer_ != 0) {
+    host_->loop().cancel(tellTimer_);
+    tellTimer_ = 0;
+  }
+  untold_ = 0;
+  if (host_->queue(kHighPriorityQueue).enabled()) {
+    host_->signalQueue(kHighPriorityQueue);
+  }
+}
+
 /// True if the request has been answered.
 bool FsDevice::serve(uint16_t index, const Chain& chain) {
   toIovecs(chain.readable(), in_);
@@ -78,6 +116,7 @@ bool FsDevice::serve(uint16_t index, const Chain& chain) {
   if (outcome.failed) {
     metrics.errors.fetch_add(1, std::memory_order_relaxed);
   }
+  replied_ |= outcome.written != 0;
   if (!outcome.pending) {
     host_->queue(index).push(chain.head(), outcome.written);
   }
@@ -86,6 +125,9 @@ bool FsDevice::serve(uint16_t index, const Chain& chain) {
 
 void FsDevice::pause(std::function<void()> paused) {
   paused_ = true;
+  if (untold_ != 0) {
+    tellNow();
+  }
   server_.pause(std::move(paused));
 }
 

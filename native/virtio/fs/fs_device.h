@@ -30,6 +30,8 @@ class FsDevice final : public Device {
 
  private:
   bool serve(uint16_t index, const Chain& chain);
+  void tellLater(uint32_t count);
+  void tellNow();
   void complete(uint64_t ticket, uint32_t written, bool failed);
   void countBytes();
 
@@ -43,6 +45,9 @@ class FsDevice final : public Device {
   };
   std::vector<Kept> kept_;  ///< taken back by restore(), served by resume()
   bool paused_ = false;
+  bool replied_ = false;  ///< serve() has given a reply since that was last cleared
+  uint32_t untold_ = 0;   ///< chains of the high-priority queue that the driver was not interrupted for
+  EventLoop::TimerId tellTimer_ = 0;
   std::vector<iovec> in_;   ///< of the request being served
   std::vector<iovec> out_;  ///< of the request being served
 };

@@ -8,7 +8,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { inTestbed, kvmKind, root, runMain, SetupError, testbedReason } from './lib/host.mjs';
@@ -23,6 +23,8 @@ const DEFAULT_TIERS = ['native', 'unit', 'kvm', 'linux'];
 const FILE_SECONDS = 180;
 const TESTBED_FILE_SECONDS = 600;
 const TESTBED_SECONDS = 3000;
+/** How often a file is run in the testbed before it counts as failed. */
+const TESTBED_TRIES = 3;
 const NATIVE_SECONDS = 300;
 
 /** The compiled files of a tier's tests whose source's path contains one of the patterns. */
@@ -100,11 +102,53 @@ async function runInTestbed(files, reporter, env = {}) {
     target: 'node20',
     banner: { js: "import{createRequire as from}from'node:module';const require=from(import.meta.url);" },
   });
+  // A session's processors take turns on one thread, so there are as many sessions as the host has processors.
+  const waiting = files.map((file) => ({ file, tries: TESTBED_TRIES }));
+  const lists = Array.from({ length: Math.min(availableParallelism(), waiting.length) }, () => []);
+  for (const [index, entry] of waiting.entries()) lists[index % lists.length].push(entry);
+  const troubles = await Promise.all(lists.map((list) => sessions(list, tap, reporter, env)));
+  return troubles.find((trouble) => trouble !== undefined);
+}
+
+/**
+ * Runs files in the testbed, one after the other. Nested virtualisation in QEMU's emulation is not free of faults: it can take the testbed
+ * down, or break a guest's processor. So what its end has cut off, or what has failed, is run again, in another session, and a line says so.
+ */
+async function sessions(list, tap, reporter, env) {
+  let trouble;
+  let left = list;
+  while (left.length > 0) {
+    const { ended, status } = await session(left, tap, env);
+    trouble = status === 0 ? undefined : `the testbed's end (status ${status})`;
+    const again = [];
+    for (const entry of left) {
+      const events = ended.get(entry.file);
+      entry.tries--;
+      const failed = events === undefined || events.at(-1).end !== 0;
+      const name = relative(join(root, 'out/js'), entry.file);
+      if (failed && entry.tries > 0) {
+        console.log(
+          `again  ${name}: ${events === undefined ? (trouble ?? 'was not run') : 'it failed, see below'}`,
+        );
+        for (const { out } of events ?? [])
+          if (out !== undefined) process.stdout.write(out.replace(/^/gm, '  | '));
+        again.push(entry);
+      } else {
+        for (const event of events ?? [{ file: entry.file, start: true }]) reporter.report(event);
+      }
+    }
+    left = again;
+  }
+  return trouble;
+}
+
+/** One session of the testbed: the events of each file that came to its end there, and the session's exit status. */
+async function session(list, tap, env) {
   const run = [
     'scripts/lib/run-files.mjs',
-    String(availableParallelism()),
+    '1',
     String(TESTBED_FILE_SECONDS),
-    ...files,
+    ...list.map(({ file }) => file),
   ];
   const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   const [program, ...args] = inTestbed(
@@ -112,12 +156,24 @@ async function runInTestbed(files, reporter, env = {}) {
     ['-t', String(TESTBED_SECONDS)],
   );
   const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+  const open = new Map();
+  const ended = new Map();
   for await (const line of createInterface({ input: child.stdout })) {
-    if (line.startsWith('{')) reporter.report(JSON.parse(line));
-    else console.log(line);
+    if (!line.startsWith('{')) {
+      console.log(line);
+      continue;
+    }
+    const event = JSON.parse(line);
+    if (event.start) open.set(event.file, []);
+    open.get(event.file)?.push(event);
+    if (event.end === undefined) continue;
+    ended.set(event.file, open.get(event.file));
+    console.log(
+      `  in the testbed: ${relative(join(root, 'out/js'), event.file)} ended after ${Math.round(event.ms / 1000)} s`,
+    );
   }
   const status = child.exitCode ?? (await new Promise((resolve) => child.on('close', resolve)));
-  return status === 0 ? undefined : `the testbed's end (status ${status})`;
+  return { ended, status };
 }
 
 async function main() {
@@ -130,7 +186,7 @@ async function main() {
     if (!TIERS.includes(tier)) throw new SetupError(`no tier '${tier}': there are ${TIERS.join(' ')}`);
   }
 
-  // Where the files go: the tiers on the host, and what wants the testbed in one session of it (with sanitizers: another).
+  // Where the files go: the tiers on the host, and what wants the testbed (with sanitizers: apart).
   const here = [];
   const testbed = [];
   const hostile = [];

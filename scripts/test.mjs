@@ -23,6 +23,8 @@ const DEFAULT_TIERS = ['native', 'unit', 'kvm', 'linux'];
 const FILE_SECONDS = 180;
 const TESTBED_FILE_SECONDS = 600;
 const TESTBED_SECONDS = 3000;
+/** How long it may say nothing. */
+const TESTBED_SILENCE_MS = 400_000;
 /** How often a file is run in the testbed before it counts as failed. */
 const TESTBED_TRIES = 3;
 const NATIVE_SECONDS = 300;
@@ -102,7 +104,7 @@ async function runInTestbed(files, reporter, env = {}) {
     target: 'node20',
     banner: { js: "import{createRequire as from}from'node:module';const require=from(import.meta.url);" },
   });
-  // A session's processors take turns on one thread, so there are as many sessions as the host has processors.
+  // One processor a session, since with several the emulation has races (testbed/README.md), and as many sessions as the host has.
   const waiting = files.map((file) => ({ file, tries: TESTBED_TRIES }));
   const lists = Array.from({ length: Math.min(availableParallelism(), waiting.length) }, () => []);
   for (const [index, entry] of waiting.entries()) lists[index % lists.length].push(entry);
@@ -153,12 +155,15 @@ async function session(list, tap, env) {
   const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   const [program, ...args] = inTestbed(
     ['bash', '-c', `cp out/testbed/tap.js ${tap} && exec env "$@"`, 'tests', ...assignments, 'node', ...run],
-    ['-t', String(TESTBED_SECONDS)],
+    ['-c', '1', '-t', String(TESTBED_SECONDS)],
   );
   const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
   const open = new Map();
   const ended = new Map();
+  // A testbed that hangs keeps no time limit inside.
+  const silence = setTimeout(() => child.kill(), TESTBED_SILENCE_MS);
   for await (const line of createInterface({ input: child.stdout })) {
+    silence.refresh();
     if (!line.startsWith('{')) {
       console.log(line);
       continue;
@@ -172,6 +177,7 @@ async function session(list, tap, env) {
       `  in the testbed: ${relative(join(root, 'out/js'), event.file)} ended after ${Math.round(event.ms / 1000)} s`,
     );
   }
+  clearTimeout(silence);
   const status = child.exitCode ?? (await new Promise((resolve) => child.on('close', resolve)));
   return { ended, status };
 }

@@ -1,4 +1,5 @@
 import { availableParallelism, totalmem } from 'node:os';
+import type { Asked } from './config/settings.js';
 import { UserError } from './errors.js';
 import type { Spec } from './spec/types.js';
 
@@ -24,57 +25,94 @@ export const GUEST_OVERHEAD = 64 * MIB;
 /** Below this the guest does not come up. */
 export const MIN_MEMORY = 64 * MIB;
 const STEP = 2 * MIB;
+const MAX_VCPUS = 254;
 
 export function thisHost(): Host {
   return { memory: totalmem(), cpus: availableParallelism() };
 }
 
+/** What settings say of a machine's size: ./config/settings.ts. */
+export interface SizeSettings {
+  readonly memory?: Asked<number> | undefined;
+  readonly defaultMemory?: Asked<number> | undefined;
+  /** Bytes added to the container's limit. */
+  readonly memoryOverhead?: number | undefined;
+  readonly vcpus?: Asked<number> | undefined;
+  readonly defaultVcpus?: Asked<number> | undefined;
+}
+
 /**
- * The machine for a bundle. Memory: what was asked for on the command line, else `vm.hwConfig.memory`, else
- * `linux.resources.memory.limit` and GUEST_OVERHEAD, else DEFAULT_MEMORY. Processors: the command line's, else
- * `vm.hwConfig.vcpus`, else as many as `cpuset` and `quota` allow to run at once, else 1. What is derived from a
- * limit never exceeds the host; what is asked for outright and exceeds the host's memory is a UserError.
+ * The machine for a bundle. Memory: what was asked for outright, else `linux.resources.memory.limit` and the overhead, else the
+ * default. Processors: those asked for outright, else as many as `cpuset` and `quota` allow to run at once, else the default.
+ * What is derived from a limit or is a default never exceeds the host; what is asked for outright and exceeds the host's memory is a UserError.
  */
+export function sizeMachine(spec: Spec, settings: SizeSettings, host: Host = thisHost()): MachineSize {
+  return { memory: memoryOf(spec, settings, host), cpus: cpusOf(spec, settings, host) };
+}
+
+/** `sizeMachine` for a command line that asks for memory or processors, or doesn't. */
 export function machineSize(
   spec: Spec,
   asked: { readonly memory?: number | undefined; readonly cpus?: number | undefined } = {},
   host: Host = thisHost(),
 ): MachineSize {
-  return { memory: memoryOf(spec, asked.memory, host), cpus: asked.cpus ?? cpusOf(spec, host) };
+  const { memory, vcpus } = spec.vm?.hwConfig ?? {};
+  const from = (option: string, field: string, flag?: number, section?: number): Asked<number> | undefined =>
+    flag !== undefined
+      ? { value: flag, from: option }
+      : section !== undefined
+        ? { value: section, from: `config.json: ${field}` }
+        : undefined;
+  return sizeMachine(
+    spec,
+    {
+      memory: from('--memory', 'vm.hwConfig.memory', asked.memory, memory),
+      vcpus: from('--cpus', 'vm.hwConfig.vcpus', asked.cpus, vcpus),
+    },
+    host,
+  );
 }
 
-function memoryOf(spec: Spec, asked: number | undefined, host: Host): number {
-  const outright = asked ?? spec.vm?.hwConfig?.memory;
-  if (outright !== undefined) {
-    const name = asked === undefined ? 'config.json: vm.hwConfig.memory' : '--memory';
-    if (outright < MIN_MEMORY) {
+function memoryOf(spec: Spec, settings: SizeSettings, host: Host): number {
+  const { memory: outright, memoryOverhead = GUEST_OVERHEAD } = settings;
+  const limit = spec.linux?.resources?.memory?.limit ?? 0;
+  const forLimit =
+    limit <= 0
+      ? undefined
+      : Math.min(Math.ceil((limit + memoryOverhead) / STEP) * STEP, roundDown(host.memory));
+  if (outright !== undefined && !(outright.least === true && (forLimit ?? 0) > outright.value)) {
+    const { value, from } = outright;
+    if (value < MIN_MEMORY) {
       throw new UserError(
-        `${name}: ${outright} bytes are too few for a container's machine, at least ${MIN_MEMORY}`,
+        `${from}: ${value} bytes are too few for a container's machine, at least ${MIN_MEMORY}`,
       );
     }
-    if (outright > host.memory) {
-      throw new UserError(`${name}: ${outright} bytes are more than this host has, ${host.memory}`);
+    if (value > host.memory) {
+      throw new UserError(`${from}: ${value} bytes are more than this host has, ${host.memory}`);
     }
-    return Math.floor(outright / STEP) * STEP;
+    return roundDown(value);
   }
-  const limit = spec.linux?.resources?.memory?.limit ?? 0;
-  if (limit <= 0) return Math.min(DEFAULT_MEMORY, roundDown(host.memory));
-  const wanted = Math.ceil((limit + GUEST_OVERHEAD) / STEP) * STEP;
-  return Math.min(wanted, roundDown(host.memory));
+  return forLimit ?? roundDown(Math.min(settings.defaultMemory?.value ?? DEFAULT_MEMORY, host.memory));
 }
 
 function roundDown(bytes: number): number {
   return Math.floor(bytes / STEP) * STEP;
 }
 
-function cpusOf(spec: Spec, host: Host): number {
-  const asked = spec.vm?.hwConfig?.vcpus;
-  if (asked !== undefined) return asked;
+function cpusOf(spec: Spec, settings: SizeSettings, host: Host): number {
+  const { vcpus: outright } = settings;
   const cpu = spec.linux?.resources?.cpu;
   const limits: number[] = [];
   if (cpu?.cpus !== undefined && cpu.cpus !== '') limits.push(countCpus(cpu.cpus));
   if (cpu?.quota !== undefined && cpu.quota > 0) limits.push(Math.ceil(cpu.quota / (cpu.period || 100_000)));
-  return limits.length === 0 ? 1 : Math.max(1, Math.min(...limits, host.cpus));
+  const forLimits = limits.length === 0 ? undefined : Math.max(1, Math.min(...limits, host.cpus));
+  if (outright !== undefined && !(outright.least === true && (forLimits ?? 0) > outright.value)) {
+    if (outright.value > MAX_VCPUS) {
+      throw new UserError(`${outright.from}: ${outright.value} vCPUs are too many, at most ${MAX_VCPUS}`);
+    }
+    return outright.value;
+  }
+  return forLimits ?? settings.defaultVcpus?.value ?? 1;
 }
 
 /** How many processors a list like "0-3,7" names. Throws a UserError where a range ends before it begins. */

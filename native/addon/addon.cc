@@ -4,6 +4,7 @@
 #include "addon/kvm.h"
 #include "addon/machine.h"
 #include "addon/memory.h"
+#include "addon/network.h"
 #include "addon/script_device.h"
 #include "addon/system.h"
 
@@ -16,6 +17,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   NativeMachine::init(env, exports);
   initScriptDevices(env, exports);
   initSystem(env, exports);
+  initNetwork(env, exports);
   exports.Set("createVirtioBalloon", Napi::Function::New(env, createVirtioBalloon));
   exports.Set("createVirtioBlk", Napi::Function::New(env, createVirtioBlk));
   exports.Set("createVirtioConsole", Napi::Function::New(env, createVirtioConsole));

@@ -8,17 +8,19 @@ import { fileURLToPath } from 'node:url';
 import type { KvmAddon } from './kvm.js';
 import type { MachineAddon } from './machine.js';
 import type { MemoryAddon } from './memory.js';
+import type { NetworkAddon } from './network.js';
 import type { SystemAddon } from './system.js';
 import type { VirtioAddon } from './virtio.js';
 
 export type * from './kvm.js';
 export type * from './machine.js';
 export type * from './memory.js';
+export type * from './network.js';
 export type * from './system.js';
 export type * from './virtio.js';
 
 /** What the addon exports. */
-export interface Addon extends KvmAddon, MemoryAddon, MachineAddon, SystemAddon, VirtioAddon {}
+export interface Addon extends KvmAddon, MemoryAddon, MachineAddon, NetworkAddon, SystemAddon, VirtioAddon {}
 
 let loaded: Addon | undefined;
 

@@ -4,6 +4,7 @@
  */
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { Script } from 'node:vm';
+import { scanGlobalFlags } from './global-flags.js';
 
 function cacheDirectory(): string | undefined {
   const { XDG_CACHE_HOME: cache, HOME: home } = process.env;
@@ -13,7 +14,9 @@ function cacheDirectory(): string | undefined {
 
 const bundle = `${__dirname}/main.js`;
 const { size, mtimeMs } = statSync(bundle);
-const command = /^[a-z]+$/.test(process.argv[2] ?? '') ? process.argv[2] : 'main';
+const args = process.argv.slice(2);
+const named = args[scanGlobalFlags(args).command] ?? '';
+const command = /^[a-z]+$/.test(named) ? named : 'main';
 const directory = cacheDirectory();
 const path = `${directory}/${command}-${process.version}-${size.toString(36)}-${Math.floor(mtimeMs).toString(36)}`;
 

@@ -1,13 +1,13 @@
+import { logDebug, logError } from '../runtime/log.js';
 import { printError, printLine } from '../runtime/output.js';
+import { scanGlobalFlags } from './global-flags.js';
+import { type Globals, readGlobals } from './globals.js';
 
-/** Every failure of tsvmm itself, usage included. */
-const EXIT_FAILURE = 125;
-
-/** What each command's file offers. They are loaded when they are used: the start of `run` and `boot` is counted. */
+/** What each command's file offers. They are loaded when they are used: each start is counted. */
 interface Command {
   readonly usage: string;
   /** Resolves with the exit status. */
-  main(args: readonly string[]): Promise<number>;
+  main(args: readonly string[], globals: Globals): Promise<number>;
 }
 
 function load(name: string): Promise<Command> | undefined {
@@ -20,68 +20,53 @@ function load(name: string): Promise<Command> | undefined {
       return import('./doctor.js');
     case 'initramfs':
       return import('./initramfs.js');
+    case 'checkpoint':
+    case 'restore':
+      return import('./checkpoint.js');
     default:
       return undefined;
   }
 }
 
-const COMMANDS = ['run', 'boot', 'doctor', 'initramfs'];
+/** What a command ends with where it fails itself; 1 where nothing else is said. */
+const FAILURES: Readonly<Record<string, number>> = {
+  // So that the status of a process is told from tsvmm's own.
+  exec: 255,
+  run: 125,
+  boot: 125,
+  doctor: 125,
+  initramfs: 125,
+};
 
-const USAGE = `usage: tsvmm COMMAND [OPTIONS]
+let failure = 1;
 
-  run        run an OCI bundle's process in a microVM of its own
-  boot       boot a Linux kernel, its console on the terminal
-  doctor     tell whether this host can run microVMs, and what is missing
-  initramfs  make an initramfs for a distribution's kernel
-
-  --help     this text; after a command, that command's
-  --version  the version
-
-Every failure of tsvmm itself ends with status ${EXIT_FAILURE}. TSVMM_DEBUG=1 adds the stack to its message.`;
-
-async function main(args: readonly string[]): Promise<number> {
-  const [name, ...rest] = args;
+async function main(argv: readonly string[]): Promise<number> {
+  const flags = scanGlobalFlags(argv);
+  const name = argv[flags.command];
+  const rest = argv.slice(flags.command + 1);
+  if (name !== undefined) failure = FAILURES[name] ?? 1;
+  const globals = await readGlobals(flags);
+  if (globals.debug) logDebug(`tsvmm ${argv.join(' ')}`);
   const command = name === undefined ? undefined : load(name);
-  if (command !== undefined) {
-    const { usage, main } = await command;
-    if (rest[0] === '--help' || rest[0] === '-h') {
-      printLine(usage);
-      return 0;
-    }
-    return main(rest);
+  if (command === undefined || flags.values.has('help') || flags.values.has('version')) {
+    return (await import('./help.js')).main(name, rest, flags.values, load);
   }
-  const { packageVersion } = await import('./version.js');
-  switch (name) {
-    case '--version':
-    case '-v':
-      printLine(`tsvmm ${packageVersion()}`);
-      return 0;
-    case '--help':
-    case '-h':
-    case 'help':
-      printLine(USAGE);
-      return 0;
-    case undefined:
-      printError(USAGE);
-      return EXIT_FAILURE;
-    default: {
-      const { suggestion } = await import('./arguments.js');
-      const known = name.startsWith('-') ? ['--help', '--version'] : COMMANDS;
-      const what = name.startsWith('-') ? 'option' : 'command';
-      printError(`tsvmm: unknown ${what} ${name}${suggestion(name, known)}; see tsvmm --help`);
-      return EXIT_FAILURE;
-    }
+  const { usage, main } = await command;
+  if (rest[0] === '--help' || rest[0] === '-h') {
+    printLine(usage);
+    return 0;
   }
+  return main(rest, globals);
 }
 
-/** One line for people, and what belongs to it; with TSVMM_DEBUG=1 the stack too. */
+/** One line for people and the log, and what belongs to it; with TSVMM_DEBUG=1 the stack too. */
 function report(error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error);
-  printError(`tsvmm: ${message.replaceAll('\n', ' ')}`);
+  logError(error instanceof Error ? error.message : String(error));
   if (error instanceof Error) {
     const lines: unknown = Reflect.get(error, 'consoleLines');
     if (Array.isArray(lines)) for (const line of lines) printError(`  | ${line}`);
     if (process.env.TSVMM_DEBUG) printError(error.stack ?? '');
+    logDebug(error.stack ?? '');
   }
 }
 
@@ -101,12 +86,12 @@ async function exit(status: number): Promise<void> {
 
 // A fault in tsvmm itself. What a command has to undo (the terminal's mode) it does on 'exit'.
 process.on('uncaughtException', (error) => {
-  process.emit('exit', EXIT_FAILURE);
+  process.emit('exit', failure);
   report(error);
-  void exit(EXIT_FAILURE);
+  void exit(failure);
 });
 
 main(process.argv.slice(2)).then(exit, (error) => {
   report(error);
-  return exit(EXIT_FAILURE);
+  return exit(failure);
 });

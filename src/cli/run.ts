@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Timeline } from '../machine/timeline.js';
 import { runContainer } from '../runtime/run.js';
 import { parseArguments, parseInteger, parseMemory, parseSeconds, UsageError } from './arguments.js';
+import type { Globals } from './globals.js';
 import { Terminal } from './terminal.js';
 import { writeTimeline } from './write-timeline.js';
 
@@ -36,7 +37,11 @@ const OPTIONS = {
 
 const DEFAULT_BOOT_TIMEOUT = 60;
 
-export async function main(args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<number> {
+export async function main(
+  args: readonly string[],
+  _globals: Globals,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<number> {
   const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle' });
   const { bundle, id } = bundleAndId(options.bundle, positionals);
   const timeline = options.timeline === undefined ? undefined : new Timeline();

@@ -13,7 +13,7 @@ import {
 import { bundleAndId } from '../../../src/cli/run.js';
 
 const TABLE = { memory: 'value', disk: 'list', rng: 'flag', bundle: 'value' } as const;
-const parse = (...args: string[]) => parseArguments(args, TABLE, { b: 'bundle' });
+const parse = (...args: string[]) => parseArguments(args, TABLE, { b: 'bundle', r: 'rng' });
 
 t.test('options and positionals', async (t) => {
   t.same(parse(), { options: {}, positionals: [] });
@@ -27,6 +27,15 @@ t.test('options and positionals', async (t) => {
     { options: { memory: '--rng' }, positionals: [] },
     'a value may look like anything',
   );
+  t.same(parse('--rng=false', '-b=x'), { options: { rng: false, bundle: 'x' }, positionals: [] });
+  t.same(parse('-rbx'), { options: { rng: true, bundle: 'x' }, positionals: [] });
+  t.same(parse('-rb', 'x'), { options: { rng: true, bundle: 'x' }, positionals: [] });
+  t.same(
+    parseArguments(['--rng', 'id', 'ls', '--rng', '--', 'x'], TABLE, {}, 1),
+    { options: { rng: true }, positionals: ['id', 'ls', '--rng', '--', 'x'] },
+    'a command line behind a positional',
+  );
+  t.same(parseArguments(['id', '--', 'ls', '-l'], TABLE, {}, 1).positionals, ['id', 'ls', '-l']);
   t.same(parse('--memory='), { options: { memory: '' }, positionals: [] });
 });
 
@@ -39,7 +48,9 @@ t.test('what is wrong is named, with what was meant', async (t) => {
     [['--constructor'], 'unknown option --constructor'],
     [['--__proto__'], 'unknown option --__proto__'],
     [['--memory'], '--memory: its value is missing'],
-    [['--rng=1'], '--rng takes no value'],
+    [['--rng=yes'], '--rng: expected true or false, got "yes"'],
+    [['-rb'], '-b: its value is missing'],
+    [['-rx'], 'unknown option -rx'],
     [['--memory', '1', '--memory', '2'], '--memory is given twice'],
   ];
   for (const [args, message] of cases)

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -8,12 +8,12 @@ import { tsvmm } from '../../support/tsvmm.js';
 const folder = mkdtempSync(join(tmpdir(), 'tsvmm-commands-'));
 t.teardown(() => rmSync(folder, { recursive: true }));
 
-/** Runs the command; every failure is status 125 and one line. */
-async function failure(t: Test, args: string[], line: RegExp): Promise<void> {
+/** Runs the command; every failure is one line and a status: 125 of those that also end with another's. */
+async function failure(t: Test, args: string[], line: RegExp, expected = 125): Promise<void> {
   const { status, stdout, stderr } = await tsvmm(args, '', {
     env: { ...process.env, TSVMM_KERNEL: '', TSVMM_INITRD: '' },
   });
-  t.same({ status, stdout }, { status: 125, stdout: '' }, args.join(' '));
+  t.same({ status, stdout }, { status: expected, stdout: '' }, args.join(' '));
   t.match(stderr, line);
   t.match(stderr, /^tsvmm: .*\n$/, 'one line');
 }
@@ -31,12 +31,20 @@ t.test('usage', async (t) => {
     t.match(stdout, /^usage: tsvmm /);
     t.ok(stdout.split('\n').every((line) => line.length <= 120));
   }
-  t.match((await tsvmm(['--version'])).stdout, /^tsvmm \d+\.\d+\.\d+\n$/);
-  const nothing = await tsvmm([]);
-  t.same([nothing.status, nothing.stdout], [125, '']);
-  t.match(nothing.stderr, /^usage: tsvmm COMMAND/);
-  await failure(t, ['rum'], /unknown command rum: did you mean run\?/);
-  await failure(t, ['--verison'], /unknown option --verison: did you mean --version\?/);
+  t.match((await tsvmm(['--version'])).stdout, /^tsvmm version \d+\.\d+\.\d+\nspec: 1\.3\.0\nnode: v\d+/);
+  t.match((await tsvmm(['--root', '/x', 'help', 'boot'])).stdout, /^usage: tsvmm boot/);
+  t.match((await tsvmm(['--help', 'run'])).stdout, /^usage: tsvmm run/);
+  await failure(t, [], /no command is given; see tsvmm --help/, 1);
+  await failure(t, ['rum'], /unknown command rum: did you mean run\?/, 1);
+  await failure(t, ['--systemd-cgroup', 'rum'], /unknown command rum: did you mean run\?/, 1);
+  await failure(t, ['--verison'], /unknown option --verison: did you mean --version\?/, 1);
+  await failure(t, ['--rooot', '/x', 'run'], /unknown option --rooot: did you mean --root\?/, 1);
+  await failure(t, ['--root'], /--root: its value is missing/, 1);
+  await failure(t, ['--log-format', 'xml', 'run'], /--log-format: expected text or json, got "xml"/);
+  await failure(t, ['--log', '/no/such/log', 'run'], /--log: \/no\/such\/log: no such file or folder/);
+  await failure(t, ['--rootless=maybe', 'run'], /--rootless: expected true or false, got "maybe"/);
+  await failure(t, ['checkpoint', '--image-path', 'x', 'id'], /checkpoint and restore are to come/, 1);
+  await failure(t, ['restore', 'id'], /checkpoint and restore are to come/, 1);
   await failure(t, ['boot'], /the kernel is missing/);
   await failure(t, ['boot', 'a', 'b'], /there is one kernel only/);
   await failure(t, ['boot', '--kernle', 'a'], /unknown option --kernle/);
@@ -63,6 +71,32 @@ t.test('usage', async (t) => {
   await failure(t, ['boot', '/dev/null', '--deadline', '0'], /--deadline: expected seconds/);
   await failure(t, ['run', '--pid-file', 'x'], /unknown option --pid-file/);
   await failure(t, ['doctor', 'x'], /unexpected argument x/);
+});
+
+t.test('the log', async (t) => {
+  const log = join(folder, 'log');
+  await failure(
+    t,
+    ['--log', log, '--log-format=json', 'run', '/none'],
+    /^tsvmm: bundle \/none: no such file/,
+  );
+  await failure(t, ['--log', log, '--log-format', 'text', 'rum'], /^tsvmm: unknown command rum/, 1);
+  const [json = '', text = '', rest] = readFileSync(log, 'utf8').split('\n');
+  t.match(JSON.parse(json), {
+    level: 'error',
+    msg: 'bundle /none: no such file or folder',
+    time: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/,
+  });
+  t.match(
+    text,
+    /^time="[-0-9T:]+Z" level=error msg="unknown command rum: did you mean run\?; see tsvmm --help"$/,
+  );
+  t.equal(rest, '');
+  await failure(t, ['--log', log, '--debug', 'run', '/none'], /^tsvmm: bundle/);
+  t.match(readFileSync(log, 'utf8'), /level=debug msg="tsvmm --log/);
+  const { status, stderr } = await tsvmm(['--log-format', 'json', 'checkpoint', 'x']);
+  t.equal(status, 1);
+  t.match(JSON.parse(stderr), { level: 'error', msg: /to come/ }, 'without a file: to standard error');
 });
 
 t.test('kernels and machines that cannot be', async (t) => {

@@ -1,5 +1,6 @@
 #include <napi.h>
 
+#include "addon/control.h"
 #include "addon/device_handle.h"
 #include "addon/kvm.h"
 #include "addon/machine.h"
@@ -18,6 +19,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   initScriptDevices(env, exports);
   initSystem(env, exports);
   initNetwork(env, exports);
+  initControl(env, exports);
   exports.Set("createVirtioBalloon", Napi::Function::New(env, createVirtioBalloon));
   exports.Set("createVirtioBlk", Napi::Function::New(env, createVirtioBlk));
   exports.Set("createVirtioConsole", Napi::Function::New(env, createVirtioConsole));

@@ -9,12 +9,13 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
+
+#include "addon/arguments.h"
 
 namespace tsvmm::addon {
 namespace {
@@ -25,19 +26,6 @@ struct Bytes {
   uint8_t* data = nullptr;
   size_t size = 0;
 };
-
-// NaN and fractions would become 0, which is a descriptor.
-int64_t integerArgument(const Napi::Value& value, const char* name, double least, double most) {
-  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : least - 1;
-  if (!(number >= least && number <= most) || std::trunc(number) != number) {
-    throw Napi::TypeError::New(value.Env(), std::string(name) + " must be an integer in its range");
-  }
-  return static_cast<int64_t>(number);
-}
-
-int intArgument(const Napi::CallbackInfo& info, size_t index, const char* name) {
-  return static_cast<int>(integerArgument(info[index], name, INT32_MIN, INT32_MAX));
-}
 
 // The view's own bytes; small typed arrays are moved off the JavaScript heap by this, so the address stays.
 Bytes viewArgument(const Napi::Value& value, const char* name) {

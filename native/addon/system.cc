@@ -1,9 +1,16 @@
 #include "addon/system.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
+
+#include "addon/arguments.h"
+#include "system/netlink.h"
+#include "system/process.h"
+#include "system/terminal.h"
 
 namespace tsvmm::addon {
 namespace {
@@ -40,11 +47,121 @@ Napi::Value lockRange(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno);
 }
 
+Napi::Value number(const Napi::CallbackInfo& info, int value) { return Napi::Number::New(info.Env(), value); }
+
+system::Program programArguments(const Napi::CallbackInfo& info, const Napi::Value& fds) {
+  return {.path = stringArgument(info[0], "path"),
+          .argv = stringsArgument(info[1], "argv"),
+          .env = stringsArgument(info[2], "env"),
+          .fds = intsArgument(fds, "fds")};
+}
+
+Napi::Value spawn(const Napi::CallbackInfo& info) {
+  if (!info[3].IsObject()) {
+    throw Napi::TypeError::New(info.Env(), "options must be an object");
+  }
+  const auto given = info[3].As<Napi::Object>();
+  system::SpawnOptions options;
+  options.setsid = given.Get("setsid").ToBoolean();
+  if (const Napi::Value cwd = given.Get("cwd"); !cwd.IsUndefined()) {
+    options.cwd = stringArgument(cwd, "cwd");
+  }
+  return number(info, system::spawn(programArguments(info, given.Get("fds")), options));
+}
+
+Napi::Value waitPid(const Napi::CallbackInfo& info) {
+  const int pid = static_cast<int>(integerArgument(info[0], "pid", 1, INT32_MAX));
+  return number(info, system::waitPid(pid, info[1].ToBoolean()));
+}
+
+Napi::Value becomeProgram(const Napi::CallbackInfo& info) {
+  return number(info, system::become(programArguments(info, info[3])));
+}
+
+Napi::Value sendSignal(const Napi::CallbackInfo& info) {
+  const int result = ::kill(intArgument(info, 0, "pid"), intArgument(info, 1, "signal"));
+  return number(info, result == 0 ? 0 : -errno);
+}
+
+Napi::Value openPty(const Napi::CallbackInfo& info) {
+  const auto rows = static_cast<uint16_t>(integerArgument(info[0], "rows", 0, UINT16_MAX));
+  const auto columns = static_cast<uint16_t>(integerArgument(info[1], "columns", 0, UINT16_MAX));
+  system::Pty pty;
+  if (const int error = system::openPty(rows, columns, pty); error < 0) {
+    return number(info, error);
+  }
+  Napi::Object result = Napi::Object::New(info.Env());
+  result["master"] = Napi::Number::New(info.Env(), pty.master.release());
+  result["slave"] = Napi::Number::New(info.Env(), pty.slave.release());
+  return result;
+}
+
+Napi::Value sendFd(const Napi::CallbackInfo& info) {
+  return number(info, system::sendDescriptor(stringArgument(info[0], "socketPath"),
+                                             intArgument(info, 1, "fd"), stringArgument(info[2], "name")));
+}
+
+Napi::Value controllingTerminal(const Napi::CallbackInfo& info) {
+  return number(info, system::takeControllingTerminal(intArgument(info, 0, "fd")));
+}
+
+Napi::Value leaveNamespaces(const Napi::CallbackInfo& info) {
+  const auto flags = integerArgument(info[0], "flags", 0, UINT32_MAX);
+  return number(info, system::leaveNamespaces(static_cast<int>(flags)));
+}
+
+Napi::Value joinNamespace(const Napi::CallbackInfo& info) {
+  const auto type = static_cast<int>(integerArgument(info[1], "type", 0, UINT32_MAX));
+  return number(info, info[0].IsString() ? system::joinNamespace(stringArgument(info[0], "path"), type)
+                                         : system::joinNamespace(intArgument(info, 0, "fd"), type));
+}
+
+Napi::Value netlink(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int protocol = intArgument(info, 0, "protocol");
+  if (!info[1].IsTypedArray()) {
+    throw Napi::TypeError::New(env, "request must be a Uint8Array");
+  }
+  const auto bytes = info[1].As<Napi::Uint8Array>();
+  std::vector<std::vector<uint8_t>> answers;
+  const int error = system::netlinkRequest(
+      protocol, std::vector<uint8_t>(bytes.Data(), bytes.Data() + bytes.ByteLength()), answers);
+  if (error < 0) {
+    return number(info, error);
+  }
+  Napi::Array result = Napi::Array::New(env, answers.size());
+  for (uint32_t i = 0; i < answers.size(); i++) {
+    result.Set(i, Napi::Buffer<uint8_t>::Copy(env, answers[i].data(), answers[i].size()));
+  }
+  return result;
+}
+
+Napi::Value memoryFile(const Napi::CallbackInfo& info) {
+  const std::string name = stringArgument(info[0], "name");
+  if (info[1].IsTypedArray()) {
+    const auto bytes = info[1].As<Napi::Uint8Array>();
+    return number(info, system::memoryFile(name, bytes.Data(), bytes.ByteLength()));
+  }
+  const std::string text = stringArgument(info[1], "bytes");
+  return number(info, system::memoryFile(name, text.data(), text.size()));
+}
+
 }  // namespace
 
 void initSystem(Napi::Env env, Napi::Object exports) {
   exports["pipe"] = Napi::Function::New(env, makePipe, "pipe");
   exports["lockRange"] = Napi::Function::New(env, lockRange, "lockRange");
+  exports["spawn"] = Napi::Function::New(env, spawn, "spawn");
+  exports["waitPid"] = Napi::Function::New(env, waitPid, "waitPid");
+  exports["execve"] = Napi::Function::New(env, becomeProgram, "execve");
+  exports["kill"] = Napi::Function::New(env, sendSignal, "kill");
+  exports["openPty"] = Napi::Function::New(env, openPty, "openPty");
+  exports["sendFd"] = Napi::Function::New(env, sendFd, "sendFd");
+  exports["controllingTerminal"] = Napi::Function::New(env, controllingTerminal, "controllingTerminal");
+  exports["unshare"] = Napi::Function::New(env, leaveNamespaces, "unshare");
+  exports["setns"] = Napi::Function::New(env, joinNamespace, "setns");
+  exports["netlink"] = Napi::Function::New(env, netlink, "netlink");
+  exports["memfd"] = Napi::Function::New(env, memoryFile, "memfd");
 }
 
 }  // namespace tsvmm::addon

@@ -17,7 +17,7 @@ namespace tsvmm::agent {
 
 namespace {
 
-constexpr int kProtocol = 1;
+constexpr int kProtocol = 2;
 constexpr std::int64_t kNanoseconds = 1'000'000'000;
 
 void setTime(std::int64_t realtimeNs) {
@@ -44,6 +44,7 @@ Json errorData(const OperationError& error) {
 
 Agent::Agent(Loop& loop, Fd control, std::uint64_t bootNs)
     : loop_(loop),
+      children_(loop),
       control_(loop, std::move(control),
                {[this](std::string_view line) { onLine(line); },
                 [this](const std::string& reason) {
@@ -87,14 +88,21 @@ void Agent::onLine(std::string_view line) {
 
 void Agent::dispatch(const Request& request) {
   if (request.method == "container.run") {
-    run(request);
+    begin(request, Container::Begin::kRunning);
+  } else if (request.method == "container.create") {
+    begin(request, Container::Begin::kCreated);
+  } else if (request.method == "container.start") {
+    container(parseIdParams(request.params)).start();
+    answer(request, Json::object());
+  } else if (request.method == "container.exec") {
+    exec(request);
   } else if (request.method == "container.kill") {
     const KillParams params = parseKillParams(request.params);
     container(params.id).kill(params);
     answer(request, Json::object());
   } else if (request.method == "container.resize") {
     const ResizeParams params = parseResizeParams(request.params);
-    container(params.id).resize(params.size);
+    container(params.id).resize(params);
     answer(request, Json::object());
   } else if (request.method == "machine.time") {
     setTime(parseTimeParams(request.params));
@@ -122,13 +130,14 @@ void Agent::refuse(const Request& request, RpcCode code, const std::string& mess
 
 Container& Agent::container(const std::string& id) {
   const auto found = containers_.find(id);
-  if (found == containers_.end()) {
+  // A null one is about to be made.
+  if (found == containers_.end() || !found->second) {
     throw OperationError("there is no container " + id, ESRCH);
   }
   return *found->second;
 }
 
-void Agent::run(const Request& request) {
+void Agent::begin(const Request& request, Container::Begin begin) {
   RunParams params = parseRunParams(request.params);
   const std::string id = params.id;
   if (containers_.count(id) != 0) {
@@ -153,11 +162,27 @@ void Agent::run(const Request& request) {
   events.warning = [this, id](const std::string& message) { log("warn", id + ": " + message); };
   containers_[id] = nullptr;
   try {
-    containers_[id] = std::make_unique<Container>(loop_, std::move(params), std::move(events));
+    containers_[id] =
+        std::make_unique<Container>(loop_, children_, std::move(params), begin, std::move(events));
   } catch (...) {
     containers_.erase(id);
     throw;
   }
+}
+
+void Agent::exec(const Request& request) {
+  ExecParams params = parseExecParams(request.params);
+  Request caller{request.id, request.method, nullptr};
+  Container::ExecEvents events;
+  events.running = [this, caller](pid_t pid) { answer(caller, {{"pid", pid}}); };
+  events.failed = [this, caller](const std::string& message) {
+    refuse(caller, RpcCode::kOperation, message);
+  };
+  events.exited = [this, id = params.id, name = params.exec](int status) {
+    control_.send(encodeNotification("container.execExit", {{"id", id}, {"exec", name}, {"status", status}}));
+  };
+  Container& in = container(params.id);
+  in.exec(std::move(params), std::move(events));
 }
 
 /// Its own handlers call this, so it goes when they have returned.
@@ -179,15 +204,7 @@ void Agent::removeCgroups() {
 }
 
 void Agent::reap() {
-  int status = 0;
-  pid_t pid = 0;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    for (const auto& [id, container] : containers_) {
-      if (container->reaped(pid, status)) {
-        break;
-      }
-    }
-  }
+  children_.reap();
   removeCgroups();
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "children.h"
 #include "container.h"
 #include "control.h"
 #include "loop.h"
@@ -34,13 +35,15 @@ class Agent {
   void answer(const Request& request, const Json& result);
   void refuse(const Request& request, RpcCode code, const std::string& message, const Json& data = nullptr);
 
-  void run(const Request& request);
+  void begin(const Request& request, Container::Begin begin);
+  void exec(const Request& request);
   void shutdown(const Request& request);
   void drop(const std::string& id);
   Container& container(const std::string& id);
   void removeCgroups();
 
   Loop& loop_;
+  Children children_;
   Control control_;
   const std::uint64_t bootNs_;
   std::map<std::string, std::unique_ptr<Container>> containers_;

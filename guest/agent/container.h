@@ -3,35 +3,48 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "cgroup.h"
+#include "children.h"
 #include "loop.h"
 #include "params.h"
-#include "pty.h"
-#include "streams.h"
+#include "process.h"
 
 namespace tsvmm::agent {
 
-/// One container: prepared here, started by crun, then our own child, whose end we see and clean up after.
+/// One container: prepared here, made by crun; its processes are our own children, whose ends we see and
+/// clean up after.
 class Container {
  public:
   struct Events {
-    /// Once: the process runs, with its pid as the guest's root sees it; or crun refused, and why.
+    /// Once: it is there, with its process's pid as the guest's root sees it; or crun refused, and why.
     std::function<void(pid_t)> running;
     std::function<void(const std::string& message)> failed;
-    /// Once, after `running`: it ended and all its output has been sent.
+    /// Once, after `running`: its process ended, all its output has been sent, and nothing is left of its
+    /// execs.
     std::function<void(int status, bool oomKilled)> exited;
     /// Something that the host's log should have.
     std::function<void(const std::string& message)> warning;
   };
 
+  struct ExecEvents {
+    /// Once: the process runs, or crun refused, and why.
+    std::function<void(pid_t)> running;
+    std::function<void(const std::string& message)> failed;
+    /// Once, after `running`: it ended, and all its output has been sent.
+    std::function<void(int status)> exited;
+  };
+
+  /// Whether its process waits for start().
+  enum class Begin { kCreated, kRunning };
+
   /// Mounts the root file system, connects the streams and starts crun. Throws OperationError, with nothing
   /// left behind.
-  Container(Loop& loop, RunParams params, Events events);
+  Container(Loop& loop, Children& children, RunParams params, Begin begin, Events events);
   /// Unmounts, and removes what it left in /run and the control groups.
   ~Container();
   Container(const Container&) = delete;
@@ -40,57 +53,48 @@ class Container {
   const std::string& id() const { return id_; }
   const Cgroup& cgroup() const { return cgroup_; }
 
-  /// What waitpid said of some child. True where it was one of ours.
-  bool reaped(pid_t pid, int status);
-  /// Whether crun is still at work: children that nobody knows may be its, and theirs are to be kept.
-  bool starting() const { return crun_ > 0; }
-
+  /// Lets the process of a created container run. Throws OperationError.
+  void start();
+  /// Starts another process in it. Throws OperationError.
+  void exec(ExecParams params, ExecEvents events);
   /// Throws OperationError: ESRCH where the process has ended.
   void kill(const KillParams& params);
   /// Throws OperationError: ENOTTY where the process has no terminal.
-  void resize(WindowSize size);
+  void resize(const ResizeParams& params);
 
  private:
+  enum class State { kCreating, kCreated, kRunning, kEnded };
+
   /// Mounts the share of bind mounts and makes their sources in the configuration absolute.
   void mountSources(const std::string& tag);
   void writeConfig();
   /// With what is mounted in it.
   void removeFolder();
-  void start(const StreamPorts& ports);
-  void crunExited(int status);
-  void processExited(int status);
-  /// Says that it ended, as soon as nothing more will be sent.
+  Process::Events processEvents();
+  Process::Events execProcessEvents(const std::string& name, ExecEvents events);
+  void processEnded();
+  /// An exec's process is gone, and is destroyed when its handlers have returned.
+  void dropExec(const std::string& name);
+  /// Says that it has ended, as soon as nothing more will be sent.
   void settle();
-  void attachTerminal(Fd master);
-  void relayInput(RelayEnd source, RelayEnd sink);
-  void relayOutput(RelayEnd source, RelayEnd sink);
-  void stopRelays();
-  std::string refusal(int status) const;
+  Process& processOf(const std::string& exec);
+  std::string execFolder(const std::string& name) const { return folder_ + "/exec/" + name; }
 
   Loop& loop_;
+  Children& children_;
   const std::string id_;
   const std::string folder_;
-  const bool terminal_;
   const Cgroup cgroup_;
+  const Begin begin_;
   Json config_;
-  std::optional<WindowSize> windowSize_;
   Events events_;
 
-  pid_t crun_ = 0;
-  pid_t process_ = 0;
-  std::vector<int> pendingSignals_;
-  /// Children that ended before crun told us which is the process.
-  std::vector<std::pair<pid_t, int>> strangers_;
+  State state_ = State::kCreating;
+  std::unique_ptr<Process> process_;
+  std::map<std::string, std::unique_ptr<Process>> execs_;
+  /// Of its own process, when all of that has been sent.
   std::optional<int> status_;
   bool oomKilled_ = false;
-  bool settled_ = false;
-
-  std::unique_ptr<ConsoleSocket> console_;
-  Fd terminalConnection_;
-  Fd master_;
-  std::unique_ptr<Relay> input_;
-  std::vector<std::unique_ptr<Relay>> outputs_;
-  int openOutputs_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

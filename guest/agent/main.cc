@@ -7,7 +7,6 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/reboot.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <termios.h>
@@ -20,6 +19,7 @@
 #include <vector>
 
 #include "agent.h"
+#include "children.h"
 #include "error.h"
 #include "io/fd.h"
 #include "loop.h"
@@ -33,9 +33,6 @@ namespace {
 /// The host's port for the control connection.
 constexpr std::uint32_t kControlPort = 1024;
 constexpr const char* kModules = "/etc/tsvmm/modules";
-/// What a container inherits where its configuration has no RLIMIT_NOFILE: the usual soft limit, and a hard
-/// one that databases can raise it to.
-constexpr rlimit kOpenFiles = {1024, 524288};
 
 void print(const std::string& message) {
   const std::string line = "tsvmm-agent: " + message + "\n";
@@ -107,7 +104,7 @@ void serve(std::uint64_t bootNs) {
   for (std::string& warning : mountSystem()) {
     warnings.push_back(std::move(warning));
   }
-  setrlimit(RLIMIT_NOFILE, &kOpenFiles);
+  raiseFileLimit();
   try {
     bringUpLoopback();
   } catch (const OperationError& error) {

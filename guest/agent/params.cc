@@ -18,6 +18,10 @@ constexpr std::size_t kMaxCgroup = 2048;
 constexpr std::uint64_t kMaxSignal = 64;
 /// A share's tag has 36 bytes in the device's configuration space (virtio 1.2, 5.11.4).
 constexpr std::size_t kMaxTag = 36;
+/// The most descriptors of a process beside the standard streams.
+constexpr std::size_t kMaxPreserved = 64;
+/// 0xffffffff is VMADDR_PORT_ANY.
+constexpr std::uint64_t kMaxPort = 0xfffffffe;
 
 [[noreturn]] void refuse(const std::string& field, const std::string& expected) {
   throw ParamsError(field + ": expected " + expected);
@@ -66,16 +70,23 @@ bool isIdCharacter(char c) {
          c == '-' || c == '.';
 }
 
-std::string containerId(const Json& params) {
-  std::string id = text(params, "id", "id");
+/// A container's id, or the name of one of its exec processes.
+std::string identifier(const Json& params, const char* name) {
+  std::string id = text(params, name, name);
   bool good = id.size() <= kMaxId && id != "." && id != "..";
   for (const char c : id) {
     good = good && isIdCharacter(c);
   }
   if (!good) {
-    refuse("id", "at most 255 letters, digits, '_', '+', '-' and '.', not \".\" or \"..\"");
+    refuse(name, "at most 255 letters, digits, '_', '+', '-' and '.', not \".\" or \"..\"");
   }
   return id;
+}
+
+std::string containerId(const Json& params) { return identifier(params, "id"); }
+
+std::string execName(const Json& params) {
+  return find(params, "exec") == nullptr ? "" : identifier(params, "exec");
 }
 
 std::string shareTag(const Json& object, const std::string& field) {
@@ -141,26 +152,43 @@ std::optional<std::uint32_t> port(const Json& streams, const char* name) {
   if (value == nullptr) {
     return std::nullopt;
   }
-  // 0xffffffff is VMADDR_PORT_ANY.
-  return static_cast<std::uint32_t>(number(*value, std::string("streams.") + name, 1, 0xfffffffe));
+  return static_cast<std::uint32_t>(number(*value, std::string("streams.") + name, 1, kMaxPort));
 }
 
-StreamPorts streamPorts(const Json& params, bool terminal) {
+/// `terminalField`: where the process says whether it has a terminal.
+StreamPorts streamPorts(const Json& params, bool terminal, const std::string& terminalField) {
   StreamPorts ports;
-  const Json* streams = find(params, "streams");
-  if (!streams->is_object()) {
+  const Json none = Json::object();
+  const Json* given = find(params, "streams");
+  const Json& streams = given == nullptr ? none : *given;
+  if (!streams.is_object()) {
     refuse("streams", "an object");
   }
-  ports.standardInput = port(*streams, "stdin");
-  ports.standardOutput = port(*streams, "stdout");
-  ports.standardError = port(*streams, "stderr");
-  ports.terminal = port(*streams, "terminal");
+  ports.standardInput = port(streams, "stdin");
+  ports.standardOutput = port(streams, "stdout");
+  ports.standardError = port(streams, "stderr");
+  ports.terminal = port(streams, "terminal");
   if (terminal) {
     if (!ports.terminal || ports.standardInput || ports.standardOutput || ports.standardError) {
-      refuse("streams", "only a terminal, as config.process.terminal is true");
+      refuse("streams", "only a terminal, as " + terminalField + " is true");
     }
   } else if (ports.terminal) {
-    refuse("streams.terminal", "no port, as config.process.terminal is not true");
+    refuse("streams.terminal", "no port, as " + terminalField + " is not true");
+  }
+  return ports;
+}
+
+std::vector<std::uint32_t> preservedPorts(const Json& params) {
+  std::vector<std::uint32_t> ports;
+  const Json* preserved = find(params, "preserved");
+  if (preserved == nullptr) {
+    return ports;
+  }
+  if (!preserved->is_array() || preserved->size() > kMaxPreserved) {
+    refuse("preserved", "an array of at most 64 ports");
+  }
+  for (const Json& one : *preserved) {
+    ports.push_back(static_cast<std::uint32_t>(number(one, "preserved", 1, kMaxPort)));
   }
   return ports;
 }
@@ -174,6 +202,22 @@ WindowSize windowSize(const Json& object, const char* rows, const char* columns,
     return static_cast<std::uint16_t>(number(*value, field + name, 0, 0xffff));
   };
   return {one(rows), one(columns)};
+}
+
+/// Reads `process`, which `field` names in messages, and what of the parameters belongs to it.
+ProcessStreams processStreams(const Json& params, const Json& process, const std::string& field) {
+  ProcessStreams streams;
+  const std::string terminalField = field + ".terminal";
+  const bool terminal = flag(process, "terminal", terminalField);
+  if (const Json* size = find(process, "consoleSize"); size != nullptr && terminal) {
+    if (!size->is_object()) {
+      refuse(field + ".consoleSize", "an object");
+    }
+    streams.windowSize = windowSize(*size, "height", "width", field + ".consoleSize.");
+  }
+  streams.ports = streamPorts(params, terminal, terminalField);
+  streams.preserved = preservedPorts(params);
+  return streams;
 }
 
 bool hasDotDot(std::string_view path) {
@@ -222,29 +266,40 @@ RunParams parseRunParams(Json params) {
   if (process == nullptr || !process->is_object()) {
     refuse("config.process", "an object");
   }
-  run.terminal = flag(*process, "terminal", "config.process.terminal");
-  if (const Json* size = find(*process, "consoleSize"); size != nullptr && run.terminal) {
-    if (!size->is_object()) {
-      refuse("config.process.consoleSize", "an object");
-    }
-    run.windowSize = windowSize(*size, "height", "width", "config.process.consoleSize.");
-  }
+  run.streams = processStreams(params, *process, "config.process");
   if (const Json* root = find(*config, "root"); root != nullptr && !root->is_object()) {
     refuse("config.root", "an object");
   }
   checkMounts(*config);
   run.cgroup = cgroupPath(*config, run.id);
-  if (params.find("streams") == params.end()) {
-    params["streams"] = Json::object();
-  }
-  run.streams = streamPorts(params, run.terminal);
   run.config = std::move(params["config"]);
   return run;
 }
 
+ExecParams parseExecParams(Json params) {
+  ExecParams exec;
+  exec.id = containerId(params);
+  exec.exec = identifier(params, "exec");
+  const Json* process = find(params, "process");
+  if (process == nullptr || !process->is_object()) {
+    refuse("process", "an object");
+  }
+  // crun reads the first without looking whether it is there.
+  const Json* args = find(*process, "args");
+  if (args == nullptr || !args->is_array() || args->empty() || !args->front().is_string()) {
+    refuse("process.args", "an array that begins with the program");
+  }
+  exec.streams = processStreams(params, *process, "process");
+  exec.process = std::move(params["process"]);
+  return exec;
+}
+
+std::string parseIdParams(const Json& params) { return containerId(params); }
+
 KillParams parseKillParams(const Json& params) {
   KillParams kill;
   kill.id = containerId(params);
+  kill.exec = execName(params);
   const Json* signal = find(params, "signal");
   if (signal == nullptr) {
     refuse("signal", "a whole number from 1 to 64");
@@ -255,7 +310,7 @@ KillParams parseKillParams(const Json& params) {
 }
 
 ResizeParams parseResizeParams(const Json& params) {
-  return {containerId(params), windowSize(params, "rows", "columns", "")};
+  return {containerId(params), execName(params), windowSize(params, "rows", "columns", "")};
 }
 
 std::int64_t parseTimeParams(const Json& params) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "json.h"
 
@@ -33,35 +34,56 @@ struct WindowSize {
   std::uint16_t columns = 0;
 };
 
+/// What connects a process with the host.
+struct ProcessStreams {
+  StreamPorts ports;
+  /// The terminal's first size.
+  std::optional<WindowSize> windowSize;
+  /// Host ports of what the process gets as its descriptors 3, 4, ...
+  std::vector<std::uint32_t> preserved;
+};
+
 struct RunParams {
   std::string id;
   Json config;
   RootfsSource rootfs;
   /// The tag of the share that has the sources of bind mounts; empty where there is none.
   std::string mountsTag;
-  StreamPorts streams;
-  bool terminal = false;
-  std::optional<WindowSize> windowSize;
+  ProcessStreams streams;
   /// Absolute, below the control groups' root, without "..".
   std::string cgroup;
 };
 
+struct ExecParams {
+  std::string id;
+  std::string exec;
+  /// An OCI process.
+  Json process;
+  ProcessStreams streams;
+};
+
 struct KillParams {
   std::string id;
+  /// Empty: the container's own process.
+  std::string exec;
   int signal = 0;
   bool all = false;
 };
 
 struct ResizeParams {
   std::string id;
+  std::string exec;
   WindowSize size;
 };
 
 /// Each reads the parameters of the method of its name and throws ParamsError, with the field's name and what
-/// was expected.
+/// was expected. container.create has those of container.run.
 RunParams parseRunParams(Json params);
+ExecParams parseExecParams(Json params);
 KillParams parseKillParams(const Json& params);
 ResizeParams parseResizeParams(const Json& params);
+/// Where `id` is all.
+std::string parseIdParams(const Json& params);
 /// Nanoseconds since 1970.
 std::int64_t parseTimeParams(const Json& params);
 

@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <termios.h>
 // After sys/socket.h, whose sockaddr it uses.
 #include <linux/vm_sockets.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -61,15 +63,31 @@ void Relay::abort() {
   update();
 }
 
+void Relay::drain() {
+  int count = 0;
+  if (finished_ || sourceEnded_ || source_.kind != EndKind::kPipe ||
+      ioctl(source_.fd.get(), FIONREAD, &count) != 0) {
+    return;
+  }
+  left_ = static_cast<std::size_t>(count);
+  sourceEnded_ = count == 0;
+  update();
+}
+
 void Relay::onSource() {
   if (buffer_.empty()) {
     buffer_.resize(kBufferSize);
   }
   for (int round = 0; round < kRounds && !sourceEnded_ && !sinkClosed_; ++round) {
-    const ssize_t count = read(source_.fd.get(), buffer_.data(), buffer_.size());
+    const ssize_t count =
+        read(source_.fd.get(), buffer_.data(), std::min(buffer_.size(), left_.value_or(buffer_.size())));
     if (count > 0) {
       begin_ = 0;
       end_ = static_cast<std::size_t>(count);
+      if (left_) {
+        *left_ -= end_;
+        sourceEnded_ = *left_ == 0;
+      }
       if (!flush()) {
         break;
       }

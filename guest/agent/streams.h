@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "io/fd.h"
@@ -38,6 +39,9 @@ class Relay {
 
   /// Ends it now, whatever is still on its way. `done` follows.
   void abort();
+  /// Ends it when what the source holds now has been moved, though others may still write to it. For a pipe;
+  /// a terminal hangs up by itself. `done` follows.
+  void drain();
 
  private:
   void onSource();
@@ -57,6 +61,8 @@ class Relay {
   std::vector<char> buffer_;
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
+  /// How many bytes are still to be read, where that is limited.
+  std::optional<std::size_t> left_;
   bool sourceEnded_ = false;
   bool sinkClosed_ = false;
   bool finished_ = false;

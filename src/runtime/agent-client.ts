@@ -1,12 +1,20 @@
+import {
+  field,
+  type GuestProcess,
+  type GuestStats,
+  printable,
+  ResultError,
+  readPid,
+  readProcesses,
+  readStats,
+} from './agent-results.js';
 import { describe } from './errors.js';
 import { stringifyExactJson } from './spec/exact-json.js';
 
 /** The longest message in either direction, in bytes (docs/agent-protocol.md). */
 export const MAX_LINE = 4 << 20;
 export const CONTROL_PORT = 1024;
-const PROTOCOL = 1;
-/** How much of a text from the guest is ever shown. */
-const MAX_TEXT = 2000;
+const PROTOCOL = 2;
 
 /** What carries the lines: a vsock channel, or a test's stand-in. */
 export interface LineChannel {
@@ -28,15 +36,36 @@ export interface ContainerExit {
   readonly oomKilled: boolean;
 }
 
+export interface ExecExit {
+  readonly id: string;
+  readonly exec: string;
+  /** 0 to 255. */
+  readonly status: number;
+}
+
 /** What the agent says of itself. */
 export interface AgentListener {
   onReady?(ready: Ready): void;
+  /** A container's process has ended, all its output has been sent, and nothing is left of its execs. */
   onContainerExit?(exit: ContainerExit): void;
+  /** A process of exec has ended, and all its output has been sent. */
+  onExecExit?(exit: ExecExit): void;
+  /** The kernel has killed a process of the container for want of memory. */
+  onOom?(id: string): void;
   onLog?(level: 'debug' | 'warn' | 'error', message: string): void;
   /** The agent broke the protocol, or the connection has ended; nothing comes after this. Requests have been rejected. */
   onEnd(reason: string): void;
 }
 
+/** Host ports that the agent connects to for a process: of the standard streams, or of its terminal. One that is absent is /dev/null. */
+export interface StreamPorts {
+  readonly stdin?: number;
+  readonly stdout?: number;
+  readonly stderr?: number;
+  readonly terminal?: number;
+}
+
+/** Of `run` and `create`. */
 export interface RunParams {
   readonly id: string;
   readonly config: unknown;
@@ -45,12 +74,25 @@ export interface RunParams {
     | { readonly type: 'disk'; readonly device: string; readonly readonly: boolean };
   /** The share that has the sources of the configuration's bind mounts. */
   readonly mounts?: { readonly tag: string };
-  readonly streams: {
-    readonly stdin?: number;
-    readonly stdout?: number;
-    readonly stderr?: number;
-    readonly terminal?: number;
-  };
+  readonly streams: StreamPorts;
+  /** Host ports of what the process gets as its descriptors 3, 4, ...; at most 64. */
+  readonly preserved?: readonly number[];
+}
+
+export interface ExecParams {
+  /** The container's. */
+  readonly id: string;
+  /** The exec's own name, which no other of the container has at that time; of the characters of an ID. */
+  readonly exec: string;
+  /** An OCI process. */
+  readonly process: unknown;
+  readonly streams: StreamPorts;
+  readonly preserved?: readonly number[];
+}
+
+/** Which process of a container is meant: one of exec, or (without) its own. */
+export interface Target {
+  readonly exec?: string;
 }
 
 /** A request that has no good answer; its message is for people. */
@@ -89,19 +131,58 @@ export class AgentClient {
 
   /** Starts a container. `digits`: how large numbers of its configuration were written (spec/exact-json.ts). */
   async run(params: RunParams, digits: ReadonlyMap<number, string> = new Map()): Promise<{ pid: number }> {
-    const pid = field(await this.#request('container.run', params, { digits }), 'pid');
-    if (!Number.isSafeInteger(pid) || Number(pid) < 1) {
-      throw this.#broken(`container.run: pid: expected a process ID, got ${describe(pid)}`);
-    }
-    return { pid: Number(pid) };
+    return this.#ask('container.run', params, readPid, digits);
   }
 
-  async kill(id: string, signal: number, all = false): Promise<void> {
-    await this.#request('container.kill', all ? { id, signal, all } : { id, signal });
+  /** Makes a container whose process waits for `start`. Signals, execs and a new size of its terminal reach it already. */
+  async create(params: RunParams, digits: ReadonlyMap<number, string> = new Map()): Promise<{ pid: number }> {
+    return this.#ask('container.create', params, readPid, digits);
   }
 
-  async resize(id: string, rows: number, columns: number): Promise<void> {
-    await this.#request('container.resize', { id, rows, columns });
+  /** Lets the process of a created container run. */
+  async start(id: string): Promise<void> {
+    await this.#request('container.start', { id });
+  }
+
+  /** Starts another process in a container. */
+  async exec(params: ExecParams, digits: ReadonlyMap<number, string> = new Map()): Promise<{ pid: number }> {
+    return this.#ask('container.exec', params, readPid, digits);
+  }
+
+  /** `all`: every process of the container. */
+  async kill(id: string, signal: number, target: Target & { readonly all?: boolean } = {}): Promise<void> {
+    await this.#request('container.kill', { id, signal, ...target });
+  }
+
+  async resize(id: string, rows: number, columns: number, target: Target = {}): Promise<void> {
+    await this.#request('container.resize', { id, rows, columns, ...target });
+  }
+
+  async processes(id: string): Promise<GuestProcess[]> {
+    return this.#ask('container.processes', { id }, readProcesses);
+  }
+
+  async stats(id: string): Promise<GuestStats> {
+    return this.#ask('container.stats', { id }, readStats);
+  }
+
+  /** `resources`: as config.json's linux.resources. */
+  async update(id: string, resources: unknown, digits?: ReadonlyMap<number, string>): Promise<void> {
+    await this.#request('container.update', { id, resources }, { digits });
+  }
+
+  /** Resolves when nothing of the container runs any more. */
+  async pause(id: string): Promise<void> {
+    await this.#request('container.pause', { id });
+  }
+
+  async resume(id: string): Promise<void> {
+    await this.#request('container.resume', { id });
+  }
+
+  /** Gives the guest's interfaces names and addresses, and the guest its routes (docs/agent-protocol.md). */
+  async networkSet(params: object): Promise<void> {
+    await this.#request('network.set', params);
   }
 
   async setTime(realtimeNs: bigint): Promise<void> {
@@ -129,10 +210,26 @@ export class AgentClient {
     this.#end('closed');
   }
 
+  /** A request whose answer is read by `read`; one that is not as the protocol says ends the connection. */
+  async #ask<T>(
+    method: string,
+    params: object,
+    read: (result: unknown) => T,
+    digits?: ReadonlyMap<number, string>,
+  ): Promise<T> {
+    const result = await this.#request(method, params, { digits });
+    try {
+      return read(result);
+    } catch (error) {
+      if (error instanceof ResultError) throw this.#broken(`${method}: ${error.message}`);
+      throw error;
+    }
+  }
+
   #request(
     method: string,
     params: object,
-    options: { timeoutMs?: number; digits?: ReadonlyMap<number, string> } = {},
+    options: { timeoutMs?: number; digits?: ReadonlyMap<number, string> | undefined } = {},
   ): Promise<unknown> {
     if (this.#ended !== undefined) return Promise.reject(new AgentError(`${method}: ${this.#ended}`));
     const id = this.#nextId++;
@@ -217,13 +314,24 @@ export class AgentClient {
     if (!this.#ready) return `sent ${describe(method)} before it was ready`;
     switch (method) {
       case 'container.exit': {
+        const exit = readExit(params);
+        if (typeof exit === 'string') return `container.exit: ${exit}`;
+        this.#listener.onContainerExit?.({ ...exit, oomKilled: field(params, 'oomKilled') === true });
+        return undefined;
+      }
+      case 'container.execExit': {
+        const exit = readExit(params);
+        if (typeof exit === 'string') return `container.execExit: ${exit}`;
+        const exec = field(params, 'exec');
+        if (typeof exec !== 'string')
+          return `container.execExit: exec: expected a string, got ${describe(exec)}`;
+        this.#listener.onExecExit?.({ ...exit, exec });
+        return undefined;
+      }
+      case 'container.oom': {
         const id = field(params, 'id');
-        const status = field(params, 'status');
-        if (typeof id !== 'string') return `container.exit: id: expected a string, got ${describe(id)}`;
-        if (typeof status !== 'number' || !Number.isInteger(status) || status < 0 || status > 255) {
-          return `container.exit: status: expected a whole number from 0 to 255, got ${describe(status)}`;
-        }
-        this.#listener.onContainerExit?.({ id, status, oomKilled: field(params, 'oomKilled') === true });
+        if (typeof id !== 'string') return `container.oom: id: expected a string, got ${describe(id)}`;
+        this.#listener.onOom?.(id);
         return undefined;
       }
       case 'log': {
@@ -280,15 +388,13 @@ export class AgentClient {
   }
 }
 
-/** An own member of whatever `value` is. */
-function field(value: unknown, name: string): unknown {
-  if (typeof value !== 'object' || value === null || !Object.hasOwn(value, name)) return undefined;
-  return Reflect.get(value, name);
-}
-
-/** A text from the guest, fit for a terminal: bounded, without control characters other than newline and tab. */
-export function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is removed
-  const clean = text.slice(0, MAX_TEXT).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
-  return text.length > MAX_TEXT ? `${clean}…` : clean;
+/** The members that both kinds of exit have, or what is wrong with them. */
+function readExit(params: unknown): { id: string; status: number } | string {
+  const id = field(params, 'id');
+  const status = field(params, 'status');
+  if (typeof id !== 'string') return `id: expected a string, got ${describe(id)}`;
+  if (typeof status !== 'number' || !Number.isInteger(status) || status < 0 || status > 255) {
+    return `status: expected a whole number from 0 to 255, got ${describe(status)}`;
+  }
+  return { id, status };
 }

@@ -1,6 +1,6 @@
 import { closeSync, read, readSync, writeSync } from 'node:fs';
 import { addon } from '../addon/index.js';
-import { printable } from './agent-client.js';
+import { printable } from './agent-results.js';
 import { UserError } from './errors.js';
 
 /** What is kept of a guest's console, in bytes: its end. */

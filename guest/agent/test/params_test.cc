@@ -42,11 +42,11 @@ TEST_CASE("container.run: a share and three streams") {
   CHECK(run.id == "demo");
   CHECK(run.rootfs.type == RootfsSource::Type::kVirtiofs);
   CHECK(run.rootfs.source == "rootfs");
-  CHECK(run.streams.standardInput == 1025u);
-  CHECK(run.streams.standardOutput == 1026u);
-  CHECK(run.streams.standardError == 1027u);
-  CHECK_FALSE(run.streams.terminal.has_value());
-  CHECK_FALSE(run.terminal);
+  CHECK(run.streams.ports.standardInput == 1025u);
+  CHECK(run.streams.ports.standardOutput == 1026u);
+  CHECK(run.streams.ports.standardError == 1027u);
+  CHECK_FALSE(run.streams.ports.terminal.has_value());
+  CHECK_FALSE(run.streams.ports.terminal.has_value());
   CHECK(run.cgroup == "/demo");
   CHECK(run.mountsTag.empty());
   CHECK(run.config["process"]["args"][0] == "sh");
@@ -63,17 +63,17 @@ TEST_CASE("container.run: a disk, a terminal and a control group") {
   CHECK(run.rootfs.type == RootfsSource::Type::kDisk);
   CHECK(run.rootfs.source == "/dev/vda");
   CHECK(run.rootfs.readonly);
-  CHECK(run.terminal);
-  REQUIRE(run.windowSize.has_value());
-  CHECK(run.windowSize->rows == 24);
-  CHECK(run.windowSize->columns == 80);
+  CHECK(run.streams.ports.terminal.has_value());
+  REQUIRE(run.streams.windowSize.has_value());
+  CHECK(run.streams.windowSize->rows == 24);
+  CHECK(run.streams.windowSize->columns == 80);
   CHECK(run.cgroup == "/machine/one");
 }
 
 TEST_CASE("container.run: streams may be left out") {
   Json params = Json::parse(kRun);
   params.erase("streams");
-  CHECK_FALSE(parseRunParams(params).streams.standardOutput.has_value());
+  CHECK_FALSE(parseRunParams(params).streams.ports.standardOutput.has_value());
 }
 
 TEST_CASE("container.run: each wrong field is named") {

@@ -1,12 +1,26 @@
 import t from 'tap';
-import { AgentClient, type ContainerExit, type Ready } from '../../../src/runtime/agent-client.js';
+import {
+  AgentClient,
+  type ContainerExit,
+  type ExecExit,
+  type Ready,
+} from '../../../src/runtime/agent-client.js';
 
 /** A client with an agent that is played by the test. */
 function connect() {
   const sent: unknown[] = [];
-  const seen: { ready: Ready[]; exits: ContainerExit[]; logs: string[]; ends: string[] } = {
+  const seen: {
+    ready: Ready[];
+    exits: ContainerExit[];
+    execExits: ExecExit[];
+    ooms: string[];
+    logs: string[];
+    ends: string[];
+  } = {
     ready: [],
     exits: [],
+    execExits: [],
+    ooms: [],
     logs: [],
     ends: [],
   };
@@ -23,6 +37,8 @@ function connect() {
     {
       onReady: (ready) => seen.ready.push(ready),
       onContainerExit: (exit) => seen.exits.push(exit),
+      onExecExit: (exit) => seen.execExits.push(exit),
+      onOom: (id) => seen.ooms.push(id),
       onLog: (level, message) => seen.logs.push(`${level} ${message}`),
       onEnd: (reason) => seen.ends.push(reason),
     },
@@ -32,7 +48,7 @@ function connect() {
     tell({
       jsonrpc: '2.0',
       method: 'ready',
-      params: { protocol: 1, agent: '0.1.0', kernel: '6.1.0', bootNs: 5e7 },
+      params: { protocol: 2, agent: '0.1.0', kernel: '6.1.0', bootNs: 5e7 },
     });
   return { client, sent, seen, tell, ready, closed: () => closed };
 }
@@ -67,6 +83,54 @@ t.test('a container is run, signalled, resized, and ends', async (t) => {
   tell({ jsonrpc: '2.0', method: 'of.the.future', params: [] });
   t.same(seen.logs, ['warn a[2Jb\nc'], 'control characters are taken out');
   t.same(seen.exits, [{ id: 'x', status: 143, oomKilled: true }]);
+  t.same(seen.ends, []);
+});
+
+t.test('a container is created, started, and processes are started in it', async (t) => {
+  const { client, sent, seen, tell, ready } = connect();
+  ready();
+  const exec = {
+    id: 'x',
+    exec: 'e1',
+    process: { args: ['ls'] },
+    streams: { terminal: 1030 },
+    preserved: [1031],
+  };
+  const calls: [Promise<unknown>, string, object, unknown?, unknown?][] = [
+    [
+      client.create({ ...RUN, preserved: [1029] }),
+      'container.create',
+      { ...RUN, preserved: [1029] },
+      { pid: 5 },
+      { pid: 5 },
+    ],
+    [client.start('x'), 'container.start', { id: 'x' }],
+    [client.exec(exec), 'container.exec', exec, { pid: 9 }, { pid: 9 }],
+    [client.kill('x', 2, { exec: 'e1' }), 'container.kill', { id: 'x', signal: 2, exec: 'e1' }],
+    [client.kill('x', 9, { all: true }), 'container.kill', { id: 'x', signal: 9, all: true }],
+    [
+      client.resize('x', 1, 2, { exec: 'e1' }),
+      'container.resize',
+      { id: 'x', rows: 1, columns: 2, exec: 'e1' },
+    ],
+    [
+      client.update('x', { pids: { limit: 5 } }),
+      'container.update',
+      { id: 'x', resources: { pids: { limit: 5 } } },
+    ],
+    [client.pause('x'), 'container.pause', { id: 'x' }],
+    [client.resume('x'), 'container.resume', { id: 'x' }],
+    [client.networkSet({ interfaces: [] }), 'network.set', { interfaces: [] }],
+  ];
+  for (const [index, [promise, method, params, result = {}, value]] of calls.entries()) {
+    t.same(sent[index], { jsonrpc: '2.0', id: index + 1, method, params });
+    tell({ jsonrpc: '2.0', id: index + 1, result });
+    t.same(await promise, value);
+  }
+  tell({ jsonrpc: '2.0', method: 'container.execExit', params: { id: 'x', exec: 'e1', status: 255 } });
+  tell({ jsonrpc: '2.0', method: 'container.oom', params: { id: 'x' } });
+  t.same(seen.execExits, [{ id: 'x', exec: 'e1', status: 255 }]);
+  t.same(seen.ooms, ['x']);
   t.same(seen.ends, []);
 });
 
@@ -124,7 +188,7 @@ t.test('whatever a hostile agent sends ends the connection with a reason', async
   const ready = (change: object) => ({
     jsonrpc: '2.0',
     method: 'ready',
-    params: { protocol: 1, agent: 'a', kernel: 'k', bootNs: 0, ...change },
+    params: { protocol: 2, agent: 'a', kernel: 'k', bootNs: 0, ...change },
   });
   const afterReady: [unknown, RegExp][] = [
     ['not json', /sent what is not JSON/],
@@ -145,6 +209,15 @@ t.test('whatever a hostile agent sends ends the connection with a reason', async
     [exit({ id: 'x', status: '0' }), /status: expected/],
     [exit(null), /id: expected a string, got nothing/],
     [exit([]), /id: expected a string/],
+    [
+      { jsonrpc: '2.0', method: 'container.execExit', params: { id: 'x', status: 0 } },
+      /container\.execExit: exec: expected a string, got nothing/,
+    ],
+    [
+      { jsonrpc: '2.0', method: 'container.execExit', params: { id: 'x', exec: 'e', status: 300 } },
+      /container\.execExit: status: expected a whole number/,
+    ],
+    [{ jsonrpc: '2.0', method: 'container.oom', params: {} }, /container\.oom: id: expected a string/],
     [{ jsonrpc: '2.0', method: 'log', params: { level: 'loud', message: '' } }, /log: level/],
     [{ jsonrpc: '2.0', method: 'log', params: { level: 'warn', message: {} } }, /log: message/],
     [ready({}), /said twice that it is ready/],
@@ -160,11 +233,11 @@ t.test('whatever a hostile agent sends ends the connection with a reason', async
   }
   const beforeReady: [unknown, RegExp][] = [
     [exit({ id: 'x', status: 0 }), /before it was ready/],
-    [ready({ protocol: 2 }), /speaks protocol the number 2, not 1/],
+    [ready({ protocol: 1 }), /speaks protocol the number 1, not 2/],
     [ready({ agent: null }), /ready: agent/],
     [ready({ kernel: 1 }), /ready: kernel/],
     [ready({ bootNs: -1 }), /ready: bootNs/],
-    [{ jsonrpc: '2.0', method: 'ready', params: { __proto__: { protocol: 1 } } }, /speaks protocol nothing/],
+    [{ jsonrpc: '2.0', method: 'ready', params: { __proto__: { protocol: 2 } } }, /speaks protocol nothing/],
   ];
   for (const [message, reason] of beforeReady) {
     const { client, seen } = connect();

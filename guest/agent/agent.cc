@@ -12,6 +12,7 @@
 
 #include "error.h"
 #include "mounts.h"
+#include "network.h"
 
 namespace tsvmm::agent {
 
@@ -103,6 +104,9 @@ void Agent::dispatch(const Request& request) {
   } else if (request.method == "container.resize") {
     const ResizeParams params = parseResizeParams(request.params);
     container(params.id).resize(params);
+    answer(request, Json::object());
+  } else if (request.method == "network.set") {
+    setNetwork(parseNetworkParams(request.params));
     answer(request, Json::object());
   } else if (request.method == "machine.time") {
     setTime(parseTimeParams(request.params));

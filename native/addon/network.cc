@@ -44,14 +44,15 @@ Napi::Value openTap(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// lockFile(fd): waits for the exclusive flock(2) of an open file.
+// lockFile(fd, locked): waits for the exclusive flock(2) of an open file, or gives it back.
 Napi::Value lockFile(const Napi::CallbackInfo& info) {
-  if (!info[0].IsNumber()) {
-    throw Napi::TypeError::New(info.Env(), "lockFile(fd: number)");
+  if (!info[0].IsNumber() || !info[1].IsBoolean()) {
+    throw Napi::TypeError::New(info.Env(), "lockFile(fd: number, locked: boolean)");
   }
+  const int operation = info[1].ToBoolean() ? LOCK_EX : LOCK_UN;
   int status = 0;
   do {
-    status = flock(info[0].As<Napi::Number>().Int32Value(), LOCK_EX) == 0 ? 0 : errno;
+    status = flock(info[0].As<Napi::Number>().Int32Value(), operation) == 0 ? 0 : errno;
   } while (status == EINTR);
   return error(info.Env(), status);
 }

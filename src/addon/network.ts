@@ -5,6 +5,6 @@ export interface NetworkAddon {
    * -EBUSY (-16): there is an interface of that name.
    */
   openTap(name: string): { readonly fd: number; readonly index: number } | number;
-  /** flock(2) with LOCK_EX: waits; the lock goes with the descriptor. */
-  lockFile(fd: number): number;
+  /** flock(2): waits for the exclusive lock of an open file, which goes with its descriptor, or gives it back. */
+  lockFile(fd: number, locked: boolean): number;
 }

@@ -1,3 +1,5 @@
+import { getSystemErrorMap } from 'node:util';
+
 /** An error whose message is meant for the person at the command line: no stack is shown for it. */
 export class UserError extends Error {
   override readonly name = 'UserError';
@@ -30,6 +32,12 @@ const REASONS: Readonly<Record<string, string>> = {
 export function reasonOf(error: unknown): string {
   const code = codeOf(error);
   return (code !== undefined && REASONS[code]) || messageOf(error);
+}
+
+/** Why a system call failed that returned -errno, in the system's words. */
+export function reasonOfErrno(result: number): string {
+  const [name, words] = getSystemErrorMap().get(result) ?? [];
+  return (name !== undefined && REASONS[name]) || words || `error ${-result}`;
 }
 
 /** A value in few words, whatever it is. */

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "addon/device_handle.h"
 #include "virtio/fs/fs_device.h"
@@ -17,10 +18,26 @@ virtio::fs::Cache cacheOf(const std::string& name) {
                             : virtio::fs::Cache::kAuto;
 }
 
+/// [{guest, host, count}], or undefined: every id is itself.
+virtio::fs::IdMap idMapOf(const Napi::Value& value) {
+  if (!value.IsArray()) {
+    return {};
+  }
+  const auto list = value.As<Napi::Array>();
+  std::vector<virtio::fs::IdRange> ranges;
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    const auto item = list.Get(i).As<Napi::Object>();
+    const auto number = [&](const char* name) { return item.Get(name).ToNumber().Uint32Value(); };
+    ranges.push_back({number("guest"), number("host"), number("count")});
+  }
+  return virtio::fs::IdMap(std::move(ranges));
+}
+
 }  // namespace
 
 /// Options: {directory, readOnly, or exports: {name, path, readOnly}[], cache: 'none' | 'auto' | 'always',
-/// writeback, hostLocks, posixAcl}. Returns {device}. Throws an Error that names the folder.
+/// writeback, hostLocks, posixAcl, uids, gids: {guest, host, count}[] or undefined}. Returns {device}. Throws
+/// an Error that names the folder.
 Napi::Value createVirtioFs(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto options = info[0].As<Napi::Object>();
@@ -44,6 +61,8 @@ Napi::Value createVirtioFs(const Napi::CallbackInfo& info) {
   fuse.posixAcl = flag("posixAcl");
   auto result = Napi::Object::New(env);
   try {
+    fuse.uids = idMapOf(options.Get("uids"));
+    fuse.gids = idMapOf(options.Get("gids"));
     result.Set("device", wrapDevice(env, std::make_shared<virtio::fs::FsDevice>(std::move(fuse))));
   } catch (const std::exception& error) {
     throw Napi::Error::New(env, error.what());

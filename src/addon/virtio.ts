@@ -99,6 +99,15 @@ export interface NativeFsOptions {
   readonly writeback: boolean;
   readonly hostLocks: boolean;
   readonly posixAcl: boolean;
+  /** Undefined: every id is itself. 1 to 340, of whole numbers, that don't meet. */
+  readonly uids: readonly NativeIdRange[] | undefined;
+  readonly gids: readonly NativeIdRange[] | undefined;
+}
+
+export interface NativeIdRange {
+  readonly guest: number;
+  readonly host: number;
+  readonly count: number;
 }
 
 export interface NativeFsExport {

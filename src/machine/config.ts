@@ -1,6 +1,7 @@
 import type { ScriptDevice } from '../devices/script-device.js';
 import type { DiskEngine, DiskLimits } from '../virtio/blk/index.js';
 import type { PortOptions } from '../virtio/console/index.js';
+import type { FsIdMap } from '../virtio/fs/index.js';
 import type { NetBackend, NetSettings } from '../virtio/net/index.js';
 import type { ScriptVirtioDevice } from '../virtio/script-device.js';
 import { MachineError } from './error.js';
@@ -96,6 +97,8 @@ export interface ShareConfig {
   readonly exports?: readonly { readonly name: string; readonly path: string; readonly readOnly?: boolean }[];
   readonly readOnly?: boolean;
   readonly cache?: 'none' | 'auto' | 'always';
+  /** Which users and groups of the host the guest's are; each is itself by default. */
+  readonly idMap?: FsIdMap | undefined;
 }
 
 export interface BalloonConfig {

@@ -49,12 +49,16 @@ void prepareThread() {
   }
 }
 
-ActAs::ActAs(uid_t uid, gid_t gid, mode_t mask) {
+ActAs::ActAs(uid_t uid, gid_t gid, mode_t mask, bool exactly) {
   if (mask != 0 && state.ownUmask) {
     umask(mask);
     masked_ = true;
   }
-  if (!state.canSwitch || (uid == state.uid && gid == state.gid)) {
+  if (uid == state.uid && gid == state.gid) {
+    return;
+  }
+  if (!state.canSwitch) {
+    error_ = exactly ? EPERM : 0;
     return;
   }
   switched_ = true;

@@ -56,8 +56,8 @@ void FuseServer::fillAttributes(const struct statx& from, fuse_attr& to) const {
   to.ctimensec = from.stx_ctime.tv_nsec;
   to.mode = from.stx_mode;
   to.nlink = from.stx_nlink;
-  to.uid = from.stx_uid;
-  to.gid = from.stx_gid;
+  to.uid = options_.uids.toGuest(from.stx_uid);
+  to.gid = options_.gids.toGuest(from.stx_gid);
   to.rdev = encodeDevice(from.stx_rdev_major, from.stx_rdev_minor);
   to.blksize = from.stx_blksize;
   to.flags = 0;
@@ -193,15 +193,16 @@ int FuseServer::setattr(Request& request) {
 int FuseServer::change(const fuse_setattr_in& in, const Inode& inode, int path, const OpenFile* file) {
   // The owner first: changing it takes the set-user-ID bits away, and a mode given along with it must stay.
   if ((in.valid & (FATTR_UID | FATTR_GID)) != 0) {
-    const uid_t uid = (in.valid & FATTR_UID) != 0 ? in.uid : static_cast<uid_t>(-1);
-    const gid_t gid = (in.valid & FATTR_GID) != 0 ? in.gid : static_cast<gid_t>(-1);
-    if (fchownat(path, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) {
-      return errno;
+    if (const int error = changeOwner(in, path)) {
+      return error;
     }
   }
   if ((in.valid & FATTR_MODE) != 0) {
     if (inode.type == S_IFLNK) {
       return EOPNOTSUPP;
+    }
+    if (const int error = checkMapped(path)) {
+      return error;
     }
     if (fchmodat(proc_.folder(), FdName(path).relative(), in.mode & 07777, 0) != 0) {
       return errno;
@@ -239,6 +240,31 @@ int FuseServer::change(const fuse_setattr_in& in, const Inode& inode, int path, 
     }
   }
   return 0;
+}
+
+int FuseServer::changeOwner(const fuse_setattr_in& in, int path) const {
+  constexpr uint32_t kSame = UINT32_MAX;
+  const auto uid = (in.valid & FATTR_UID) != 0 ? options_.uids.toHost(in.uid) : kSame;
+  const auto gid = (in.valid & FATTR_GID) != 0 ? options_.gids.toHost(in.gid) : kSame;
+  if (!uid || !gid) {
+    return EINVAL;
+  }
+  if (const int error = checkMapped(path)) {
+    return error;
+  }
+  return fchownat(path, "", *uid, *gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno;
+}
+
+int FuseServer::checkMapped(int path) const {
+  if (options_.uids.identity() && options_.gids.identity()) {
+    return 0;
+  }
+  struct stat attributes;
+  if (fstat(path, &attributes) != 0) {
+    return errno;
+  }
+  // The guest's root has no say over what does not belong to the guest, though the server may be able to.
+  return options_.uids.hasHost(attributes.st_uid) && options_.gids.hasHost(attributes.st_gid) ? 0 : EPERM;
 }
 
 int FuseServer::dropSetIds(int fd, mode_t which) const {
@@ -314,9 +340,9 @@ int FuseServer::access(Request& request) {
   if (request.header.uid == 0) {
     const bool executable = S_ISDIR(attributes.st_mode) || (attributes.st_mode & 0111) != 0;
     granted = R_OK | W_OK | (executable ? X_OK : 0);
-  } else if (request.header.uid == attributes.st_uid) {
+  } else if (options_.uids.toHost(request.header.uid) == attributes.st_uid) {
     granted = attributes.st_mode >> 6;
-  } else if (request.header.gid == attributes.st_gid) {
+  } else if (options_.gids.toHost(request.header.gid) == attributes.st_gid) {
     granted = attributes.st_mode >> 3;
   } else {
     granted = attributes.st_mode;

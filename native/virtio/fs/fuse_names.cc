@@ -20,6 +20,23 @@ dev_t decodeDevice(uint32_t device) {
 
 }  // namespace
 
+template <typename Create>
+int FuseServer::asRequester(const Request& request, mode_t umask, Create&& create) const {
+  const auto uid = options_.uids.toHost(request.header.uid);
+  const auto gid = options_.gids.toHost(request.header.gid);
+  if (!uid || !gid) {
+    errno = EOVERFLOW;  // As for who has no id in a file system's user namespace.
+    return -1;
+  }
+  const bool mapped = !options_.uids.identity() || !options_.gids.identity();
+  const ActAs requester(*uid, *gid, umask, mapped);
+  if (requester.error() != 0) {
+    errno = requester.error();
+    return -1;
+  }
+  return create();
+}
+
 template <typename Make>
 int FuseServer::make(Request& request, mode_t umask, const char* name, Make&& create) {
   Inode* parent;
@@ -30,14 +47,8 @@ int FuseServer::make(Request& request, mode_t umask, const char* name, Make&& cr
   if (FdBudget::exhausted()) {
     return ENFILE;  // Before anything is created that could not be told of.
   }
-  {
-    const ActAs requester(request.header.uid, request.header.gid, umask);
-    if (requester.error() != 0) {
-      return requester.error();
-    }
-    if (create(path) != 0) {
-      return errno;
-    }
+  if (asRequester(request, umask, [&] { return create(path); }) != 0) {
+    return errno;
   }
   return replyEntry(request, *parent, path, name);
 }
@@ -195,25 +206,26 @@ int FuseServer::create(Request& request) {
     if (FdBudget::exhausted()) {
       return ENFILE;
     }
-    Fd fd;
-    {
-      const ActAs requester(request.header.uid, request.header.gid, in.umask & 0777);
-      if (requester.error() != 0) {
-        return requester.error();
-      }
-      // Always exclusively: what is there already could be a pipe or a device, which must not be opened
-      // unseen.
-      fd.reset(openat(parentPath, name, flags | O_CREAT | O_EXCL | O_NOFOLLOW, in.mode & 07777));
-    }
+    // Always exclusively: what is there already could be a pipe or a device, which must not be opened
+    // unseen.
+    Fd fd(asRequester(request, in.umask & 0777, [&] {
+      return openat(parentPath, name, flags | O_CREAT | O_EXCL | O_NOFOLLOW, in.mode & 07777);
+    }));
     if (fd) {
       return replyCreated(request, *parent, Fd(openat(parentPath, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)),
                           std::move(fd), flags);
     }
-    if (errno != EEXIST || (in.flags & O_EXCL) != 0) {
-      return errno;
+    const int refused = errno;
+    // Who may make nothing here may still open what there is.
+    const bool stranger = refused == EOVERFLOW || refused == EPERM;
+    if ((refused != EEXIST && !stranger) || (in.flags & O_EXCL) != 0) {
+      return refused;
     }
     fuse_entry_out entry;
     error = findEntry(*parent, parentPath, name, true, entry);
+    if (error == ENOENT && stranger) {
+      return refused;
+    }
     if (error == ENOENT) {
       continue;
     }
@@ -256,14 +268,8 @@ int FuseServer::tmpfile(Request& request) {
   }
   // Without O_EXCL, which would forbid to give it a name later; the guest's kernel sees to that.
   const int flags = hostFlags(in.flags) & ~O_TRUNC;
-  Fd fd;
-  {
-    const ActAs requester(request.header.uid, request.header.gid, in.umask & 0777);
-    if (requester.error() != 0) {
-      return requester.error();
-    }
-    fd.reset(openat(parentPath, ".", flags | O_TMPFILE, in.mode & 07777));
-  }
+  Fd fd(asRequester(request, in.umask & 0777,
+                    [&] { return openat(parentPath, ".", flags | O_TMPFILE, in.mode & 07777); }));
   return fd ? replyCreated(request, *parent, Fd(), std::move(fd), flags) : errno;
 }
 

@@ -18,6 +18,7 @@
 #include "io/value.h"
 #include "io/worker_pool.h"
 #include "virtio/fs/file_table.h"
+#include "virtio/fs/id_map.h"
 #include "virtio/fs/inode_table.h"
 #include "virtio/fs/lock_table.h"
 #include "virtio/fs/request.h"
@@ -49,6 +50,8 @@ struct FuseOptions {
   bool hostLocks =
       false;  ///< fcntl() and flock() locks are taken on the host's files, so that others see them
   bool posixAcl = false;  ///< access control lists are enforced by the guest and stored on the host
+  IdMap uids{};           ///< not together with posixAcl: lists hold ids, too
+  IdMap gids{};
   size_t maxPaths =
       0;  ///< O_PATH descriptors held before file handles are used; 0: half of the process's budget
 };
@@ -166,6 +169,9 @@ class FuseServer {
   int syncfs(Request& request);
   int change(const fuse_setattr_in& in, const Inode& inode, int path, const OpenFile* file);
   int replyAttributes(Request& request, int fd);
+  int changeOwner(const fuse_setattr_in& in, int path) const;
+  /// Whether both owners are ones that the guest can have; always so without a map.
+  int checkMapped(int path) const;
 
   // fuse_names.cc: what changes folders
   int mknod(Request& request);
@@ -179,6 +185,9 @@ class FuseServer {
   int create(Request& request);
   int tmpfile(Request& request);
   int renameTo(Request& request, uint64_t toNode, uint32_t flags);
+  /// Runs `create` with the requester as the owner of what it makes: its result, or -1 with errno set.
+  template <typename Create>
+  int asRequester(const Request& request, mode_t umask, Create&& create) const;
   /// Runs `create` (with the folder's descriptor) as the requester and replies with the entry of `name`.
   template <typename Make>
   int make(Request& request, mode_t umask, const char* name, Make&& create);

@@ -64,6 +64,26 @@ export interface FsOptions {
   readonly locks?: 'guest' | 'host' | undefined;
   /** Access control lists are enforced in the guest and stored on the host; else refused. False by default. */
   readonly posixAcl?: boolean | undefined;
+  /** Which users and groups of the host the guest's are; each is itself by default. Not with `posixAcl`. */
+  readonly idMap?: FsIdMap | undefined;
+}
+
+/** As a line of /proc/PID/uid_map: `count` ids of the guest from `guest` on are the host's from `host` on. */
+export interface FsIdRange {
+  readonly guest: number;
+  readonly host: number;
+  readonly count: number;
+}
+
+/**
+ * Means what a user namespace means (user_namespaces(7)). Files of owners that are not mapped show as 65534's; their owners and modes cannot be
+ * changed (EPERM), they can be given to nobody who is not mapped (EINVAL), and who is not mapped creates nothing (EOVERFLOW).
+ * Where the VMM may not act for a mapped owner, creating for it fails (EPERM): without rights, only its own user and group work.
+ */
+export interface FsIdMap {
+  /** 1 to 340 ranges that don't meet, on neither side. */
+  readonly uids: readonly FsIdRange[];
+  readonly gids: readonly FsIdRange[];
 }
 
 const DEVICE_ID = 26;
@@ -74,6 +94,9 @@ const HIGH_PRIORITY_QUEUE_SIZE = 128;
 const REQUEST_QUEUE_SIZE = 512;
 const MAX_EXPORTS = 1000;
 const NAME_BYTES = 255;
+const MAX_ID_RANGES = 340;
+/** 2^32 - 1 means "no id". */
+const ID_END = 0xffffffff;
 const CACHES: readonly string[] = ['none', 'auto', 'always'];
 const LOCKS: readonly string[] = ['guest', 'host'];
 
@@ -85,7 +108,7 @@ const LOCKS: readonly string[] = ['guest', 'host'];
  */
 export function describeFs(options: FsOptions): VirtioDescription {
   const { name, tag, directory, exports, readOnly = false, cache = 'auto', writeback = false } = options;
-  const { locks = 'guest', posixAcl = false } = options;
+  const { locks = 'guest', posixAcl = false, idMap } = options;
   checkName('share', name);
   const where = `share ${name}`;
   if (typeof tag !== 'string' || tag === '' || Buffer.byteLength(tag) > TAG_BYTES || tag.includes('\0')) {
@@ -100,6 +123,11 @@ export function describeFs(options: FsOptions): VirtioDescription {
   checkOneOf(`${where}: locks`, locks, LOCKS);
   if (writeback && cache !== 'always') {
     throw new RangeError(`${where}: writeback: only with cache 'always', which is '${cache}' here`);
+  }
+  if (idMap !== undefined) {
+    if (posixAcl) throw new RangeError(`${where}: idMap: not with posixAcl, whose lists hold ids, too`);
+    checkIdRanges(`${where}: idMap.uids`, idMap.uids);
+    checkIdRanges(`${where}: idMap.gids`, idMap.gids);
   }
   if (exports !== undefined) checkExports(where, exports);
   else checkPath(`${where}: directory`, directory, true);
@@ -117,6 +145,8 @@ export function describeFs(options: FsOptions): VirtioDescription {
       writeback,
       hostLocks: locks === 'host',
       posixAcl,
+      uids: idMap?.uids,
+      gids: idMap?.gids,
     }),
   };
 }
@@ -145,6 +175,26 @@ function checkExports(where: string, exports: readonly FsExport[]): void {
     }
     names.add(name);
     checkPath(`${where}: exports[${index}].path`, path, false);
+  }
+}
+
+function checkIdRanges(where: string, ranges: readonly FsIdRange[]): void {
+  if (!Array.isArray(ranges) || ranges.length === 0 || ranges.length > MAX_ID_RANGES) {
+    throw new RangeError(`${where}: expected 1 to ${MAX_ID_RANGES} ranges`);
+  }
+  for (const [index, range] of ranges.entries()) {
+    for (const side of ['guest', 'host'] as const) {
+      const { [side]: first, count } = range;
+      const whole = Number.isInteger(first) && first >= 0 && Number.isInteger(count) && count > 0;
+      if (!whole || first + count > ID_END) {
+        throw new RangeError(
+          `${where}[${index}]: expected ids from 0 to ${ID_END - 1}, got ${count} from ${side} ${first} on`,
+        );
+      }
+      const meets = (other: FsIdRange) => first < other[side] + other.count && other[side] < first + count;
+      const other = ranges.slice(0, index).findIndex(meets);
+      if (other >= 0) throw new RangeError(`${where}[${index}]: meets [${other}] on the ${side}'s side`);
+    }
   }
 }
 

@@ -94,3 +94,35 @@ t.test('refuses what cannot be', async (t) => {
     t.throws(() => describeFs({ ...good, ...change } as FsOptions), { message }, message);
   }
 });
+
+t.test('takes a map of ids, and refuses one that cannot be', async (t) => {
+  const take = (uids: unknown, posixAcl = false) =>
+    describeFs({
+      name: 'v',
+      tag: 'v',
+      directory: folder,
+      posixAcl,
+      idMap: { uids, gids: [{ guest: 0, host: 1000, count: 1 }] } as FsOptions['idMap'],
+    });
+  const one = { guest: 0, host: 1000, count: 1 };
+  const rest = { guest: 1, host: 100_000, count: 65_536 };
+  t.equal(take([one, rest]).deviceId, 26);
+  t.equal(take([{ guest: 0, host: 0, count: 0xffffffff }]).deviceId, 26, 'every id there is');
+  const ids = 'share v: idMap.uids[0]: expected ids from 0 to 4294967294, got';
+  const cases: [unknown, string][] = [
+    [undefined, 'share v: idMap.uids: expected 1 to 340 ranges'],
+    [[], 'share v: idMap.uids: expected 1 to 340 ranges'],
+    [new Array(341).fill(one), 'share v: idMap.uids: expected 1 to 340 ranges'],
+    [[{ ...one, count: 0 }], `${ids} 0 from guest 0 on`],
+    [[{ ...one, count: 1.5 }], `${ids} 1.5 from guest 0 on`],
+    [[{ ...one, guest: -1 }], `${ids} 1 from guest -1 on`],
+    [[{ ...one, host: 0xffffffff }], `${ids} 1 from host 4294967295 on`],
+    [[{ ...one, host: '0' }], `${ids} 1 from host 0 on`],
+    [[one, { ...rest, guest: 0 }], "share v: idMap.uids[1]: meets [0] on the guest's side"],
+    [[one, { ...rest, host: 990 }], "share v: idMap.uids[1]: meets [0] on the host's side"],
+  ];
+  for (const [uids, message] of cases) t.throws(() => take(uids), { message }, message);
+  t.throws(() => take([one], true), {
+    message: 'share v: idMap: not with posixAcl, whose lists hold ids, too',
+  });
+});

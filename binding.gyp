@@ -10,6 +10,24 @@
       'cflags!': ['-fno-exceptions'],
       'cflags_cc': ['-std=c++20', '-fexceptions'],
       'cflags_cc!': ['-fno-exceptions', '-std=gnu++17', '-std=gnu++20', '-fno-rtti'],
+    },
+    {
+      'target_name': 'tsvmm-exec',
+      'type': 'executable',
+      'sources': [
+        'native/exec/main.cc',
+        'native/exec/console.cc',
+        'native/exec/message.cc',
+        'native/exec/options.cc',
+        'native/exec/session.cc',
+        'native/system/terminal.cc',
+        'native/system/unix_socket.cc',
+      ],
+      'include_dirs': ['native'],
+      'cflags': ['-Wall', '-Wextra', '-Werror', '-Os'],
+      'cflags_cc': ['-std=c++20', '-fno-exceptions', '-fno-rtti'],
+      'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],
+      'ldflags': ['-Wl,--gc-sections', '-s'],
     }
   ]
 }

@@ -93,8 +93,7 @@ void Agent::dispatch(const Request& request) {
   } else if (request.method == "container.create") {
     begin(request, Container::Begin::kCreated);
   } else if (request.method == "container.start") {
-    container(parseIdParams(request.params)).start();
-    answer(request, Json::object());
+    start(request);
   } else if (request.method == "container.exec") {
     exec(request);
   } else if (request.method == "container.kill") {
@@ -171,6 +170,17 @@ void Agent::begin(const Request& request, Container::Begin begin) {
   } catch (...) {
     containers_.erase(id);
     throw;
+  }
+}
+
+void Agent::start(const Request& request) {
+  const std::string id = parseIdParams(request.params);
+  const std::string problem = container(id).start();
+  if (problem.empty()) {
+    answer(request, Json::object());
+  } else {
+    refuse(request, RpcCode::kOperation, problem);
+    drop(id);
   }
 }
 

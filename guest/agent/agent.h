@@ -36,6 +36,7 @@ class Agent {
   void refuse(const Request& request, RpcCode code, const std::string& message, const Json& data = nullptr);
 
   void begin(const Request& request, Container::Begin begin);
+  void start(const Request& request);
   void exec(const Request& request);
   void shutdown(const Request& request);
   void drop(const std::string& id);

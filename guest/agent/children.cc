@@ -105,6 +105,11 @@ bool Children::adopt(pid_t pid, Handler ended) {
   }
   const auto known = std::find_if(strangers_.rbegin(), strangers_.rend(),
                                   [&](const std::pair<pid_t, int>& one) { return one.first == pid; });
+  if (known == strangers_.rend() && kill(pid, 0) == 0) {
+    // Its parent is about to end.
+    handlers_[pid] = std::move(ended);
+    return true;
+  }
   const int status = known == strangers_.rend() ? kUnknownStatus : known->second;
   // Under a number that no process has, so that forget() works here too.
   handlers_[-pid] = std::move(ended);

@@ -57,11 +57,8 @@ Container::Container(Loop& loop, Children& children, RunParams params, Begin beg
     }
     writeConfig();
     Process::Plan plan;
-    plan.command = begin == Begin::kCreated ? "create" : "run";
+    plan.command = "create";
     plan.options = {"--bundle=" + folder_};
-    if (begin == Begin::kRunning) {
-      plan.options.emplace_back("--detach");
-    }
     plan.container = id_;
     plan.folder = folder_;
     plan.streams = std::move(params.streams);
@@ -115,8 +112,13 @@ void Container::writeConfig() {
 Process::Events Container::processEvents() {
   Process::Events events;
   events.running = [this](pid_t pid) {
-    state_ = begin_ == Begin::kCreated ? State::kCreated : State::kRunning;
-    events_.running(pid);
+    state_ = State::kCreated;
+    const std::string problem = begin_ == Begin::kRunning ? start() : "";
+    if (problem.empty()) {
+      events_.running(pid);
+    } else {
+      events_.failed(problem);
+    }
   };
   events.failed = [this](const std::string& message) {
     state_ = State::kEnded;
@@ -149,15 +151,25 @@ void Container::settle() {
   }
 }
 
-void Container::start() {
+std::string Container::start() {
   if (state_ == State::kEnded) {
     throw OperationError("container " + id_ + " has ended", ESRCH);
   }
   if (state_ != State::kCreated) {
     throw OperationError("container " + id_ + " is not in the state \"created\"", EINVAL);
   }
-  releaseProcess(id_);
+  try {
+    releaseProcess(id_);
+  } catch (const OperationError& error) {
+    // ENXIO: nobody waits, so it has been killed, which is about to be told.
+    if (error.error() != ENXIO) {
+      state_ = State::kEnded;
+      cgroup_.signal(SIGKILL);
+      return error.what();
+    }
+  }
   state_ = State::kRunning;
+  return "";
 }
 
 void Container::exec(ExecParams params, ExecEvents events) {

@@ -53,8 +53,9 @@ class Container {
   const std::string& id() const { return id_; }
   const Cgroup& cgroup() const { return cgroup_; }
 
-  /// Lets the process of a created container run. Throws OperationError.
-  void start();
+  /// Lets the process of a created container run. Returns why that failed: then the container is of no more
+  /// use, and nothing more is told of it. Empty: it runs. Throws OperationError where it does not wait.
+  std::string start();
   /// Starts another process in it. Throws OperationError.
   void exec(ExecParams params, ExecEvents events);
   /// Throws OperationError: ESRCH where the process has ended.

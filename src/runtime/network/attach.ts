@@ -10,6 +10,7 @@ import { reasonOfErrno, UserError } from '../errors.js';
 import { formatMac } from './address.js';
 import { guestNetwork, type NetworkSet } from './guest-network.js';
 import { NetworkNamespace } from './namespace.js';
+import { attachPasst } from './passt.js';
 import type { NetworkPlan } from './plan.js';
 import {
   ARPHRD_ETHER,
@@ -92,8 +93,9 @@ export function attachNetwork(plan: NetworkPlan): Attached {
       return attachNamespace(plan.path);
     case 'own':
       return attachNamespace(undefined);
-    case 'none':
     case 'passt':
+      return attachPasst(plan);
+    case 'none':
       return NOTHING;
   }
 }

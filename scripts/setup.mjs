@@ -1,7 +1,7 @@
 // Sets up everything that the demo and the tests need. Each step is free when it has been done. Uses nothing
 // but Node.js itself: it is what installs the rest.
 //
-//   node scripts/setup.mjs [PART...]      parts: npm addon guest testbed test lint fuzz (default: all but lint and fuzz)
+//   node scripts/setup.mjs [PART...]      parts: npm addon guest testbed test conformance lint fuzz (default: all but the last three)
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,6 +15,7 @@ const PACKAGES = {
   guest: 'guest/packages.txt',
   testbed: 'testbed/packages.txt',
   test: 'test/packages.txt',
+  conformance: 'test/conformance/packages.txt',
   lint: '.ci/packages.txt',
   fuzz: 'fuzz/packages.txt',
 };

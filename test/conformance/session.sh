@@ -1,0 +1,32 @@
+#!/bin/bash
+# Runs files of a suite, one after the other. Each file's TAP comes after a line `@@ FILE` and before a line `@@ end STATUS`.
+#
+#   session.sh runc|crun FOLDER RUNTIME SECONDS [FILE PATTERN]...
+#
+# FOLDER is what fetch.sh made, SECONDS how long one case may take, PATTERN a regular expression that names cases of the file.
+set -u
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+suite=$1 folder=$2 runtime=$3 seconds=$4
+shift 4
+export PYTHONDONTWRITEBYTECODE=1 PATH=$folder/bin:$PATH LC_ALL=C.UTF-8 HOME=${HOME:-/root} TERM=xterm
+
+while [ $# -ge 2 ]; do
+  file=$1 pattern=$2
+  shift 2
+  echo "@@ $file"
+  case $suite in
+    runc)
+      cd "$folder/runc/tests/integration" || exit
+      # bats and the cases want a controlling terminal; script(1) gives one.
+      RUNC=$runtime BATS_TEST_TIMEOUT=$seconds PATTERN=$pattern \
+        script -qec 'bats --tap --filter "$PATTERN" '"$file" /dev/null </dev/null 2>&1 | tr -d '\r'
+      status=${PIPESTATUS[0]}
+      ;;
+    crun)
+      cd "$folder/crun" || exit
+      OCI_RUNTIME=$runtime INIT=$folder/crun/tests/init python3 "$here/python/crun-cases.py" "$seconds" "tests/$file" "$pattern" 2>&1 </dev/null
+      status=$?
+      ;;
+  esac
+  printf '\n@@ end %s\n' "$status"
+done

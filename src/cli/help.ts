@@ -1,10 +1,8 @@
 import { printLine } from '../runtime/output.js';
+import { OCI_VERSION_MAX } from '../runtime/spec/version.js';
 import { suggestion } from '../runtime/values.js';
 import { UsageError } from './arguments.js';
 import { packageVersion } from './version.js';
-
-/** The newest version of the OCI runtime specification that is followed. */
-export const SPEC_VERSION = '1.3.0';
 
 const COMMANDS = [
   ['create', "make a container's machine, its process not yet started"],
@@ -76,5 +74,5 @@ export async function main(
 
 /** As runc's: callers look for `NAME version X` in the first line, and for `spec:`. */
 export function versionText(): string {
-  return `tsvmm version ${packageVersion()}\nspec: ${SPEC_VERSION}\nnode: ${process.version}`;
+  return `tsvmm version ${packageVersion()}\nspec: ${OCI_VERSION_MAX}\nnode: ${process.version}`;
 }

@@ -2,6 +2,7 @@ import { logDebug, logError } from '../runtime/log.js';
 import { printError, printLine } from '../runtime/output.js';
 import { scanGlobalFlags } from './global-flags.js';
 import { type Globals, readGlobals } from './globals.js';
+import { keepCompiledCode } from './keep-code.js';
 
 /** What each command's file offers. They are loaded when they are used: each start is counted. */
 interface Command {
@@ -20,6 +21,28 @@ function load(name: string): Promise<Command> | undefined {
       return import('./doctor.js');
     case 'initramfs':
       return import('./initramfs.js');
+    case 'state':
+      return import('./state.js');
+    case 'list':
+      return import('./list.js');
+    case 'exec':
+      return import('./exec.js');
+    case 'ps':
+      return import('./ps.js');
+    case 'events':
+      return import('./events.js');
+    case 'pause':
+      return import('./pause.js');
+    case 'resume':
+      return import('./resume.js');
+    case 'update':
+      return import('./update.js');
+    case 'logs':
+      return import('./logs.js');
+    case 'spec':
+      return import('./spec.js');
+    case 'features':
+      return import('./features.js');
     case 'checkpoint':
     case 'restore':
       return import('./checkpoint.js');
@@ -70,13 +93,10 @@ function report(error: unknown): void {
   }
 }
 
-/** Given by src/cli/launch.ts; not there where main.ts runs by itself. */
-declare const keepCode: (() => void) | undefined;
-
 /** Ends the process at once, without Node's teardown, which takes longer than a machine's end. */
 async function exit(status: number): Promise<void> {
   try {
-    if (typeof keepCode === 'function') keepCode();
+    keepCompiledCode();
     const { addon } = await import('../addon/index.js');
     addon().exitNow(status);
   } catch {

@@ -23,3 +23,11 @@ export function printLine(text: string): void {
 export function printError(text: string): void {
   writeAll(2, `${text}\n`);
 }
+
+/** Text of a guest for a terminal: its control characters, but for the ends of lines and tabs, shown as \xNN. */
+export function visible(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
+  return text.replace(/\r\n/g, '\n').replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, (character) => {
+    return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
+  });
+}

@@ -6,7 +6,7 @@ import { readValue } from './read-value.js';
 /** tsvmm's own: `io.tsvmm.memory`. */
 export const ANNOTATION_PREFIX = 'io.tsvmm.';
 
-const KATA_PREFIX = 'io.katacontainers.config.hypervisor.';
+export const KATA_PREFIX = 'io.katacontainers.config.hypervisor.';
 
 /** The annotations of Kata Containers that mean a setting of tsvmm. Its memory is in MiB. */
 const KATA: Readonly<Record<string, KeyName>> = {

@@ -1,0 +1,16 @@
+import { printLine } from '../runtime/output.js';
+import { ociState } from '../runtime/state/state.js';
+import { ContainerStore } from '../runtime/state/store.js';
+import { parseArguments, positional } from './arguments.js';
+import type { Globals } from './globals.js';
+
+export const usage = `usage: tsvmm state ID
+
+Prints a container's state as JSON: the runtime specification's fields, and rootfs, created and owner, as runc does.`;
+
+export async function main(args: readonly string[], { root }: Globals): Promise<number> {
+  const { positionals } = parseArguments(args, {});
+  const [id = ''] = positional('state', ['ID'], positionals);
+  printLine(JSON.stringify(ociState(new ContainerStore(root).load(id)), undefined, 2));
+  return 0;
+}

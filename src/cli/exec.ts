@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { addon, packageRoot } from '../addon/index.js';
 import { reasonOf, UserError } from '../runtime/errors.js';
 import { type ExactProcess, parseProcess, processFrom } from '../runtime/exec-process.js';
+import { logWarning } from '../runtime/log.js';
 import { listenFds, preservedFds } from '../runtime/preserved-fds.js';
 import { stringifyExactJson } from '../runtime/spec/exact-json.js';
 import { ContainerStore } from '../runtime/state/store.js';
@@ -120,7 +121,7 @@ function processOf(options: Options, command: readonly string[], config: () => s
     return parseProcess(text, path);
   }
   if (command.length === 0) throw new UsageError('exec: the command is missing; see tsvmm exec --help');
-  return processFrom(config(), {
+  const changes = {
     args: command,
     cwd: options.cwd || undefined,
     env: options.env,
@@ -131,7 +132,8 @@ function processOf(options: Options, command: readonly string[], config: () => s
     noNewPrivileges: options['no-new-privs'],
     apparmorProfile: options.apparmor || undefined,
     selinuxLabel: options['process-label'] || undefined,
-  });
+  };
+  return processFrom(config(), changes, logWarning);
 }
 
 function checkConsole(options: Options, terminal: boolean): void {

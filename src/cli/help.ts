@@ -66,13 +66,16 @@ export async function main(
   const command = load(about);
   if (command === undefined) {
     const names = COMMANDS.map(([known]) => known);
-    throw new UsageError(`unknown command ${about}${suggestion(about, names)}; see tsvmm --help`);
+    const asked = isHelp || rest.some((word) => word === '-h' || word === '--help');
+    // As runc says it.
+    const what = asked ? `No help topic for '${about}'` : `unknown command ${about}`;
+    throw new UsageError(`${what}${suggestion(about, names)}; see tsvmm --help`);
   }
   printLine((await command).usage);
   return 0;
 }
 
-/** As runc's: callers look for `NAME version X` in the first line, and for `spec:`. */
+/** As runc's: callers look for `NAME version X` in the first line, and for `commit:` and `spec:`. */
 export function versionText(): string {
-  return `tsvmm version ${packageVersion()}\nspec: ${OCI_VERSION_MAX}\nnode: ${process.version}`;
+  return `tsvmm version ${packageVersion()}\ncommit: v${packageVersion()}\nspec: ${OCI_VERSION_MAX}\nnode: ${process.version}`;
 }

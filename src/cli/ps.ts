@@ -1,6 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { askSandbox } from '../runtime/control-client.js';
-import { UserError } from '../runtime/errors.js';
 import { printLine } from '../runtime/output.js';
 import { columnsOf, processTable } from '../runtime/process-table.js';
 import { ContainerStore } from '../runtime/state/store.js';
@@ -12,10 +11,11 @@ export const usage = `usage: tsvmm ps [--format table|json] ID [PS OPTIONS]
 
 Shows a container's processes.
 
-  --format, -f FORMAT       table (the default): those in the guest, with their IDs there
+  --format, -f FORMAT       table (the default): those in the guest, with the IDs that they have in the container
                             json: the processes of this host that stand for the container's first and for each exec
 
-PS OPTIONS of the table: -ef (the default), aux, -o with pid, ppid, uid, user, tty, stime, time, nlwp, comm, args, cmd`;
+PS OPTIONS of the table: -ef (the default), aux, -ex, -o with pid, ppid, uid, user, tty, stat, stime, time,
+nlwp, comm, args, cmd`;
 
 export async function main(args: readonly string[], { root }: Globals): Promise<number> {
   const { options, positionals } = parseArguments(args, { format: 'value' }, { f: 'format' }, 1);
@@ -30,8 +30,8 @@ export async function main(args: readonly string[], { root }: Globals): Promise<
     return 0;
   }
   const columns = columnsFor(psOptions);
-  if (status === 'stopped') throw new UserError('container not running');
-  printLine(processTable(askSandbox(store, id, 'processes'), columns, bootOf(startTime)));
+  const processes = status === 'stopped' ? undefined : askSandbox(store, id, 'processes');
+  printLine(processTable(processes, columns, bootOf(startTime)));
   return 0;
 }
 

@@ -47,7 +47,11 @@ export function parseProcess(text: string, name: string): ExactProcess {
  * @param config the text of the configuration with which the container was made
  * @throws UserError
  */
-export function processFrom(config: string, changes: ProcessChanges): ExactProcess {
+export function processFrom(
+  config: string,
+  changes: ProcessChanges,
+  warn: (message: string) => void = () => {},
+): ExactProcess {
   const { value, digits } = parseExactJson(config);
   // Checked when the container was made of it.
   const { process: own } = value as Spec;
@@ -69,7 +73,7 @@ export function processFrom(config: string, changes: ProcessChanges): ExactProce
   }
   process.user = user;
   if (changes.capabilities !== undefined) {
-    const added = changes.capabilities.map(capabilityOf);
+    const added = changes.capabilities.map(capabilityOf).filter((name) => isKnown(name, warn));
     const sets = own.capabilities ?? {};
     const withAdded = (set: readonly string[] = []): string[] => [...new Set([...set, ...added])];
     process.capabilities = {
@@ -100,7 +104,12 @@ function idOf(text: string, option: string): number {
 
 function capabilityOf(text: string): string {
   const upper = text.toUpperCase();
-  const name = upper.startsWith('CAP_') ? upper : `CAP_${upper}`;
-  if (KNOWN_CAPABILITIES.has(name)) return name;
-  throw new UserError(`--cap: there is no capability ${text}`);
+  return upper.startsWith('CAP_') ? upper : `CAP_${upper}`;
+}
+
+/** "Any value which cannot be mapped to a relevant kernel interface ... MUST be logged as a warning" (config.md). */
+function isKnown(name: string, warn: (message: string) => void): boolean {
+  if (KNOWN_CAPABILITIES.has(name)) return true;
+  warn(`--cap: there is no capability ${name}`);
+  return false;
 }

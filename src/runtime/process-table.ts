@@ -3,9 +3,13 @@ import { visible } from './output.js';
 /** A process of the guest, as the agent tells of it (docs/agent-protocol.md, `container.processes`). */
 interface GuestProcess {
   readonly pid: number;
+  /** In the innermost PID namespace. */
+  readonly nsPid: number;
   readonly ppid: number;
   readonly uid: number;
   readonly tty: string;
+  /** As in proc(5): R, S, D, ... */
+  readonly state: string;
   readonly started: Date;
   /** Seconds. */
   readonly cpuTime: number;
@@ -15,13 +19,14 @@ interface GuestProcess {
 
 /** Columns that `-o` knows, by the names of ps(1), with the heading of each. */
 const COLUMNS: Readonly<Record<string, readonly [heading: string, value: (p: GuestProcess) => string]>> = {
-  user: ['USER', ({ uid }) => String(uid)],
-  uid: ['UID', ({ uid }) => String(uid)],
+  user: ['USER', (p) => userOf(p)],
+  uid: ['UID', (p) => userOf(p)],
   pid: ['PID', ({ pid }) => String(pid)],
   ppid: ['PPID', ({ ppid }) => String(ppid)],
   c: ['C', () => '0'],
   stime: ['STIME', (p) => startOf(p)],
   tty: ['TTY', ({ tty }) => tty],
+  stat: ['STAT', ({ state }) => state],
   time: ['TIME', ({ cpuTime }) => clock(cpuTime)],
   nlwp: ['NLWP', ({ threads }) => String(threads)],
   comm: ['COMMAND', ({ command }) => (command.split(' ')[0] ?? '').replace(/^.*\//, '')],
@@ -34,6 +39,8 @@ const ALIASES: Readonly<Record<string, string>> = {
   ucmd: 'comm',
   tt: 'tty',
   tname: 'tty',
+  s: 'stat',
+  state: 'stat',
   cputime: 'time',
   start: 'stime',
   euid: 'uid',
@@ -43,10 +50,11 @@ const ALIASES: Readonly<Record<string, string>> = {
 
 const FULL = ['uid', 'pid', 'ppid', 'c', 'stime', 'tty', 'time', 'cmd'];
 const SHORT = ['pid', 'tty', 'time', 'comm'];
-const BSD = ['user', 'pid', 'tty', 'stime', 'time', 'args'];
+const BSD = ['pid', 'tty', 'stat', 'time', 'args'];
+const BSD_USERS = ['user', 'pid', 'tty', 'stat', 'stime', 'time', 'args'];
 
 /**
- * The columns that options of ps(1) ask for, as far as a machine can tell: `-ef`, `aux`, `-o pid,comm`. Others ask for what
+ * The columns that options of ps(1) ask for, as far as a machine can tell: `-ef`, `aux`, `-ex`, `-o pid,comm`. Others ask for what
  * is shown anyway, or for what only the host's ps could do.
  * @throws RangeError with a message for people
  */
@@ -58,7 +66,8 @@ export function columnsOf(options: readonly string[]): readonly string[] {
     const list = /^(?:-o|o|-eo|--format=)(.*)$/s.exec(option)?.[1];
     if (list !== undefined) return named(list === '' ? (options[++i] ?? '') : list);
     if (/^-[eAaxdwyTL]*[fFl][eAaxdwyTLfFl]*$/.test(option)) columns = FULL;
-    else if (/^-?[axw]*u[axwu]*$/.test(option)) columns = BSD;
+    else if (/^-?[axw]*u[axwu]*$/.test(option)) columns = BSD_USERS;
+    else if (/^-?[aew]*x[aewx]*$|^[aw]+$/.test(option)) columns = BSD;
     else if (!/^-?[eAaxwdyTL]+$/.test(option)) {
       throw new RangeError(`ps: option ${option}: expected -ef, aux or -o COLUMN,...`);
     }
@@ -84,9 +93,7 @@ function named(list: string): string[] {
 export function processTable(answer: unknown, columns: readonly string[], booted: Date): string {
   const list: unknown =
     typeof answer === 'object' && answer !== null ? Reflect.get(answer, 'processes') : undefined;
-  const processes = Array.isArray(list)
-    ? list.map((item) => processOf(item, booted)).filter((item) => item !== undefined)
-    : [];
+  const processes = processesOf(list, booted);
   const rows = [
     columns.map((column) => COLUMNS[column]?.[0] ?? ''),
     ...processes.map((process) => columns.map((column) => COLUMNS[column]?.[1](process) ?? '')),
@@ -101,10 +108,23 @@ export function processTable(answer: unknown, columns: readonly string[], booted
     .join('\n');
 }
 
-const LEFT = new Set(['user', 'uid', 'tty', 'comm', 'cmd', 'args']);
+const LEFT = new Set(['user', 'uid', 'tty', 'stat', 'comm', 'cmd', 'args']);
 
 function pad(cell: string, column: string, width: number): string {
   return LEFT.has(column) ? cell.padEnd(width) : cell.padStart(width);
+}
+
+/** With the IDs that they have for each other in the container, as far as it has a PID namespace of its own. */
+function processesOf(list: unknown, booted: Date): GuestProcess[] {
+  if (!Array.isArray(list)) return [];
+  const processes = list.map((item) => processOf(item, booted)).filter((item) => item !== undefined);
+  const inside = new Map(processes.map(({ pid, nsPid }) => [pid, nsPid]));
+  return processes.map((process) => ({
+    ...process,
+    pid: process.nsPid,
+    // One from outside, as the first one's, is 0 there.
+    ppid: inside.get(process.ppid) ?? 0,
+  }));
 }
 
 function processOf(value: unknown, booted: Date): GuestProcess | undefined {
@@ -113,13 +133,15 @@ function processOf(value: unknown, booted: Date): GuestProcess | undefined {
     const item: unknown = Reflect.get(value, name);
     return typeof item === 'number' && Number.isFinite(item) && item >= 0 ? item : 0;
   };
-  const { tty, command } = value as { tty?: unknown; command?: unknown };
+  const { tty, state, command } = value as { tty?: unknown; state?: unknown; command?: unknown };
   const words = Array.isArray(command) ? command : [command];
   return {
     pid: number('pid'),
+    nsPid: number('nsPid') || number('pid'),
     ppid: number('ppid'),
     uid: number('uid'),
     tty: typeof tty === 'string' && tty !== '' ? line(tty) : '?',
+    state: typeof state === 'string' && /^[A-Za-z]$/.test(state) ? state : '?',
     started: new Date(booted.getTime() + number('startTime') * 1000),
     cpuTime: number('cpuTime'),
     threads: number('threads'),
@@ -129,6 +151,11 @@ function processOf(value: unknown, booted: Date): GuestProcess | undefined {
 
 function line(text: string): string {
   return visible(text.replaceAll('\n', ' '));
+}
+
+/** The container's names of users are in its own files; one is the same everywhere. */
+function userOf({ uid }: GuestProcess): string {
+  return uid === 0 ? 'root' : String(uid);
 }
 
 /** `00:01:05`, with days before it. */

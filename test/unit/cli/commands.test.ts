@@ -31,11 +31,15 @@ t.test('usage', async (t) => {
     t.match(stdout, /^usage: tsvmm /);
     t.ok(stdout.split('\n').every((line) => line.length <= 120));
   }
-  t.match((await tsvmm(['--version'])).stdout, /^tsvmm version \d+\.\d+\.\d+\nspec: 1\.3\.0\nnode: v\d+/);
+  t.match(
+    (await tsvmm(['--version'])).stdout,
+    /^tsvmm version \d+\.\d+\.\d+\ncommit: v.*\nspec: 1\.3\.0\nnode: v\d+/,
+  );
   t.match((await tsvmm(['--root', '/x', 'help', 'boot'])).stdout, /^usage: tsvmm boot/);
   t.match((await tsvmm(['--help', 'run'])).stdout, /^usage: tsvmm run/);
   await failure(t, [], /no command is given; see tsvmm --help/, 1);
   await failure(t, ['rum'], /unknown command rum: did you mean run\?/, 1);
+  await failure(t, ['foo', '-h'], /No help topic for 'foo'/, 1);
   await failure(t, ['--systemd-cgroup', 'rum'], /unknown command rum: did you mean run\?/, 1);
   await failure(t, ['--verison'], /unknown option --verison: did you mean --version\?/, 1);
   await failure(t, ['--rooot', '/x', 'run'], /unknown option --rooot: did you mean --root\?/, 1);

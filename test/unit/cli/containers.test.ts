@@ -110,15 +110,16 @@ t.test('ps', async (t) => {
   t.match(heading, /^UID +PID PPID C STIME TTY +TIME CMD$/);
   t.match(
     first,
-    /^0 +61 +59 0 \d\d:\d\d pts\/0 01:02:05 sh -c x\\x1b\[2J$/,
+    /^root +1 +0 0 \d\d:\d\d pts\/0 01:02:05 sh -c x\\x1b\[2J$/,
     'nothing that steers a terminal',
   );
-  t.match(second, /^1000 +7 +61 0 \d\d:\d\d \? +00:00:00 \[worker\]$/);
-  t.equal((await run(['ps', 'c', '-o', 'pid,comm'])).stdout, 'PID COMMAND\n 61 sh\n  7 [worker]\n');
-  t.match((await run(['ps', 'c', 'aux'])).stdout, /^USER +PID +TTY/);
+  t.match(second, /^1000 +2 +1 0 \d\d:\d\d \? +00:00:00 \[worker\]$/);
+  t.equal((await run(['ps', 'c', '-o', 'pid,comm'])).stdout, 'PID COMMAND\n  1 sh\n  2 [worker]\n');
+  t.match((await run(['ps', 'c', 'aux'])).stdout, /^USER +PID +TTY +STAT/);
+  t.match((await run(['ps', 'c', '-e', '-x'])).stdout, /^PID +TTY +STAT +TIME +COMMAND\n/);
   t.same(JSON.parse((await run(['ps', '--format', 'json', 'c'])).stdout), [process.pid]);
   t.equal((await run(['ps', '-f', 'json', 'gone'])).stdout, '[]\n');
-  await failure(t, run(['ps', 'gone']), /container not running/);
+  t.match(await run(['ps', 'gone']), { status: 0, stdout: /^UID.*\n$/ }, 'the heading, as runc');
   await failure(t, run(['ps', 'c', '--forest']), /ps: option --forest: expected -ef, aux or -o/);
   await failure(t, run(['ps', 'c', '-o', 'cgroup']), /ps: column cgroup: expected one of user, /);
   for (const answer of [{}, { processes: 7 }, { processes: [null, 'x', {}] }]) {
@@ -345,7 +346,6 @@ t.test('exec', async (t) => {
     /--console-socket is for a detached process with a terminal/,
   );
   await refuse(['--user', 'root', 'c', 'ls'], /--user: expected numbers of users or groups, got "root"/);
-  await refuse(['--cap', 'FLY', 'c', 'ls'], /--cap: there is no capability FLY/);
   await refuse(['--cwd', 'x', 'c', 'ls'], /--cwd: expected an absolute path, got x/);
   await refuse(
     ['--cgroup', '/sub', 'c', 'ls'],

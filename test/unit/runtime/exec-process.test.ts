@@ -38,6 +38,11 @@ t.test('what options change', async (t) => {
     permitted: ['CAP_KILL', 'CAP_CHOWN'],
     ambient: ['CAP_KILL', 'CAP_CHOWN'],
   });
+  const warnings: string[] = [];
+  const unknown = { args: ['ls'], terminal: false, capabilities: ['CAP_FLY'] };
+  const { process } = processFrom(JSON.stringify(sampleSpec()), unknown, (message) => warnings.push(message));
+  t.same(process.capabilities, own.capabilities);
+  t.same(warnings, ['--cap: there is no capability CAP_FLY']);
   t.match(changed({ apparmorProfile: 'a', selinuxLabel: 's' }), { apparmorProfile: 'a', selinuxLabel: 's' });
   for (const user of ['', '1:2:3', '-1', 'root', '1:', '4294967295', '1e3']) {
     if (user === '') t.same(changed({ user }).user, own.user);

@@ -67,7 +67,7 @@ helpers() {
 images() {
   local data=runc/tests/integration/testdata busybox applet
   busybox=$(command -v busybox)
-  mkdir -p box/{bin,dev,etc,home,proc,root,sys,tmp,usr/bin,usr/sbin,var/spool/mail,var/www}
+  mkdir -p box/{bin,dev,etc,home,root,tmp,usr/bin,usr/sbin,var/spool/mail,var/www}
   cp "$busybox" box/bin/busybox
   "$busybox" --list | grep -vx busybox | while read -r applet; do ln -f box/bin/busybox "box/bin/$applet"; done
   chmod 1777 box/tmp

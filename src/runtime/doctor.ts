@@ -42,6 +42,8 @@ export interface Probes {
   /** Tries to make and to write the folder for unpacked kernels: undefined, or why it cannot be. */
   cacheProblem(): string | undefined;
   readonly cacheDirectory: string;
+  /** What the configuration file and TSVMM_* set, or why they cannot be followed. */
+  settings(): { readonly path: string; readonly names: readonly string[] } | string;
   /** Debian packages that the build needs; empty where this is no source tree. */
   neededPackages(): readonly string[];
 }
@@ -72,6 +74,7 @@ export function examine(probes: Probes): Finding[] {
     kvmRights(probes),
     addonState(probes),
     capabilities(probes),
+    settings(probes),
     guestFile(probes, 'kernel'),
     guestFile(probes, 'initrd'),
     memory(probes),
@@ -99,6 +102,20 @@ function processor({ architecture, read }: Probes): Finding {
   }
   const model = /^model name\s*:\s*(.*)$/m.exec(read('/proc/cpuinfo') ?? '')?.[1] ?? 'x86-64';
   return { name, state: 'ok', detail: model };
+}
+
+function settings(probes: Probes): Finding {
+  const name = 'settings';
+  const found = probes.settings();
+  if (typeof found === 'string') {
+    return { name, state: 'missing', detail: found, remedy: 'correct it: docs/configuration.md' };
+  }
+  const { path, names } = found;
+  return {
+    name,
+    state: 'ok',
+    detail: names.length === 0 ? 'the defaults' : `${names.join(', ')} (${path} and TSVMM_*)`,
+  };
 }
 
 const NESTED_REMEDY =

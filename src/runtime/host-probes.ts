@@ -12,6 +12,9 @@ import { freemem, homedir } from 'node:os';
 import { join } from 'node:path';
 import { addon, packageRoot } from '../addon/index.js';
 import { Kvm } from '../kvm/kvm.js';
+import { readEnvironment } from './config/environment.js';
+import { loadConfigFile } from './config/file.js';
+import type { Layer } from './config/keys.js';
 import { NEEDED_CAPABILITIES, type Probes } from './doctor.js';
 import { codeOf, messageOf, reasonOf } from './errors.js';
 import { guestFilePlaces } from './guest-files.js';
@@ -34,7 +37,15 @@ export function hostProbes(env: NodeJS.ProcessEnv = process.env): Probes {
     },
     capabilities,
     availableMemory: availableMemory(),
-    guestFilePlaces: (what) => guestFilePlaces(what, env),
+    guestFilePlaces: (what) => {
+      const set = settingsOf(env);
+      const named = typeof set === 'string' ? undefined : set.layer[what];
+      return named === undefined ? guestFilePlaces(what, env) : [named];
+    },
+    settings: () => {
+      const set = settingsOf(env);
+      return typeof set === 'string' ? set : { path: set.path, names: Object.keys(set.layer) };
+    },
     cacheDirectory,
     cacheProblem: () => cacheProblem(cacheDirectory),
     neededPackages: () =>
@@ -45,6 +56,15 @@ export function hostProbes(env: NodeJS.ProcessEnv = process.env): Probes {
           .filter((line) => line !== ''),
       ),
   };
+}
+
+function settingsOf(env: NodeJS.ProcessEnv): { readonly path: string; readonly layer: Layer } | string {
+  try {
+    const { path, settings } = loadConfigFile(env);
+    return { path, layer: { ...settings, ...readEnvironment(env) } };
+  } catch (error) {
+    return messageOf(error);
+  }
 }
 
 function read(path: string): string | undefined {

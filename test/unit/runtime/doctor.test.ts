@@ -34,6 +34,7 @@ function host(change: Partial<Probes> = {}, files: Record<string, string> = {}):
     availableMemory: 2 ** 32,
     guestFilePlaces: (what) => (what === 'kernel' ? ['/none', '/k'] : ['/i']),
     cacheProblem: () => undefined,
+    settings: () => ({ path: '/etc/tsvmm/config.toml', names: ['memory'] }),
     cacheDirectory: '/cache',
     neededPackages: () => ['flex'],
     ...change,
@@ -175,4 +176,20 @@ t.test('the real host can be examined', async (t) => {
   }
   t.type(hostProbes().cacheProblem(), 'undefined');
   t.type(hostProbes({ XDG_CACHE_HOME: '/dev/null/none' }).cacheProblem(), 'string');
+});
+
+t.test('settings that cannot be followed', async (t) => {
+  t.same(
+    onlyProblem(host({ settings: () => '/etc/tsvmm/config.toml:1: memroy: there is no such setting' })),
+    {
+      name: 'settings',
+      state: 'missing',
+      detail: '/etc/tsvmm/config.toml:1: memroy: there is no such setting',
+      remedy: 'correct it: docs/configuration.md',
+    },
+  );
+  const real = (env: NodeJS.ProcessEnv) => hostProbes({ TSVMM_CONFIG: '/dev/null', ...env });
+  t.same(real({ TSVMM_KERNEL: '/k' }).settings(), { path: '/dev/null', names: ['kernel'] });
+  t.same(real({ TSVMM_KERNEL: '/k' }).guestFilePlaces('kernel'), ['/k']);
+  t.match(real({ TSVMM_KERNLE: '/k' }).settings(), /TSVMM_KERNLE: there is no such variable/);
 });

@@ -11,6 +11,7 @@
 #include "system/netlink.h"
 #include "system/process.h"
 #include "system/terminal.h"
+#include "system/view.h"
 
 namespace tsvmm::addon {
 namespace {
@@ -146,6 +147,36 @@ Napi::Value memoryFile(const Napi::CallbackInfo& info) {
   return number(info, system::memoryFile(name, text.data(), text.size()));
 }
 
+// enterView(view): 0, or {error, step}.
+Napi::Value enterView(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!info[0].IsObject() || !info[0].As<Napi::Object>().Get("mounts").IsArray()) {
+    throw Napi::TypeError::New(env, "enterView({rootfs, readOnly?, mounts, stateDirectory})");
+  }
+  const auto given = info[0].As<Napi::Object>();
+  system::View view;
+  if (const Napi::Value rootfs = given.Get("rootfs"); !rootfs.IsNull()) {
+    view.rootfs = stringArgument(rootfs, "rootfs");
+  }
+  view.readOnly = given.Get("readOnly").ToBoolean();
+  view.directory = stringArgument(given.Get("stateDirectory"), "stateDirectory");
+  const auto mounts = given.Get("mounts").As<Napi::Array>();
+  for (uint32_t i = 0; i < mounts.Length(); i++) {
+    const Napi::Object mount = mounts.Get(i).ToObject();
+    view.mounts.push_back({.source = stringArgument(mount.Get("source"), "source"),
+                           .destination = stringArgument(mount.Get("destination"), "destination"),
+                           .readOnly = mount.Get("readOnly").ToBoolean()});
+  }
+  const auto failed = system::enterView(view);
+  if (!failed) {
+    return number(info, 0);
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result["error"] = Napi::Number::New(env, failed->error);
+  result["step"] = Napi::String::New(env, failed->step);
+  return result;
+}
+
 }  // namespace
 
 void initSystem(Napi::Env env, Napi::Object exports) {
@@ -160,6 +191,7 @@ void initSystem(Napi::Env env, Napi::Object exports) {
   exports["controllingTerminal"] = Napi::Function::New(env, controllingTerminal, "controllingTerminal");
   exports["unshare"] = Napi::Function::New(env, leaveNamespaces, "unshare");
   exports["setns"] = Napi::Function::New(env, joinNamespace, "setns");
+  exports["enterView"] = Napi::Function::New(env, enterView, "enterView");
   exports["netlink"] = Napi::Function::New(env, netlink, "netlink");
   exports["memfd"] = Napi::Function::New(env, memoryFile, "memfd");
 }

@@ -62,7 +62,15 @@ const iovec* firstFilled(const iovec* parts, int count) {
   return nullptr;
 }
 
+/// This process's /proc/self/fd. In another mount namespace that path may be anybody's.
+int descriptorFolder() {
+  static const Fd folder(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return folder.get();
+}
+
 }  // namespace
+
+void InheritedFd::openFolder() { descriptorFolder(); }
 
 InheritedFd::InheritedFd(int fd, Direction direction) {
   const int flags = fcntl(fd, F_GETFL);
@@ -80,9 +88,10 @@ InheritedFd::InheritedFd(int fd, Direction direction) {
   }
   terminal_ = S_ISCHR(status.st_mode) && isatty(fd) == 1;
   if (S_ISFIFO(status.st_mode) || (terminal_ && !isPtyMaster(fd))) {
-    char path[32];
-    std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    fd_.reset(open(path, (reading ? O_RDONLY : O_WRONLY) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    char name[16];
+    std::snprintf(name, sizeof name, "%d", fd);
+    fd_.reset(openat(descriptorFolder(), name,
+                     (reading ? O_RDONLY : O_WRONLY) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
     manner_ = Manner::kNonBlocking;
   }
   if (!fd_) {

@@ -24,6 +24,10 @@ class InheritedFd {
   /// Throws std::system_error if `fd` is not open, or not for that direction.
   InheritedFd(int fd, Direction direction);
 
+  /// Opens /proc/self/fd for good. Otherwise the first pipe or terminal does: for who leaves the view of the
+  /// host's files.
+  static void openFolder();
+
   explicit operator bool() const { return static_cast<bool>(fd_); }
   /// For EventLoop::add(), unless alwaysReady().
   int get() const { return fd_.get(); }

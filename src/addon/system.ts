@@ -38,6 +38,12 @@ export interface SystemAddon {
   /** setns(2), of the calling thread; `type` is a CLONE_NEW* flag. */
   setns(pathOrFd: string | number, type: number): number;
   /**
+   * Moves the calling thread (no other) into a new mount namespace whose root is the container's view of the host's files; the old
+   * root is detached, and the working directory is the state folder, which has no path any more: only relative paths lead there
+   * (and process.cwd() throws). Threads that are started afterwards from this one are in the view too.
+   */
+  enterView(view: NativeView): 0 | NativeViewError;
+  /**
    * One netlink request, in the network namespace of the calling thread. `request` is a whole message with its header;
    * its length, sequence number, port, NLM_F_REQUEST and NLM_F_ACK are filled in. Returns all messages of the answer with their headers (none
    * for what is only acknowledged), without the acknowledgement or NLMSG_DONE itself; or the kernel's -errno.
@@ -104,4 +110,28 @@ export interface NativeControlServerConstructor {
     onLine: (id: number, line: string, fds: number[]) => void,
     onEnd: (id: number) => void,
   ): NativeControlServer;
+}
+
+export interface NativeView {
+  /** null: a read-only root in memory, which has places for the mounts. */
+  readonly rootfs: string | null;
+  readonly readOnly?: boolean;
+  /**
+   * Bind mounts, in their order, of folders or files with all that is mounted there. Destinations are resolved inside of the root
+   * only; a mount whose destination is missing there, or is not of the source's type, is left out.
+   */
+  readonly mounts: readonly {
+    readonly source: string;
+    readonly destination: string;
+    readonly readOnly?: boolean;
+  }[];
+  readonly stateDirectory: string;
+}
+
+/** Why a view could not be made; the thread is back where it was. */
+export interface NativeViewError {
+  /** -errno. */
+  readonly error: number;
+  /** What was tried, for people. */
+  readonly step: string;
 }

@@ -7,7 +7,8 @@ import { Script } from 'node:vm';
 import { scanGlobalFlags } from './global-flags.js';
 
 function cacheDirectory(): string | undefined {
-  const { XDG_CACHE_HOME: cache, HOME: home } = process.env;
+  // A service of systemd, as which dockerd and containerd run, has no HOME.
+  const { XDG_CACHE_HOME: cache, HOME: home = process.geteuid?.() === 0 ? '/root' : undefined } = process.env;
   if (cache?.startsWith('/')) return `${cache}/tsvmm/code`;
   return home?.startsWith('/') ? `${home}/.cache/tsvmm/code` : undefined;
 }
@@ -32,7 +33,8 @@ if (command === 'run' || command === 'boot') {
 
 let cachedData: Buffer | undefined;
 try {
-  cachedData = readFileSync(path);
+  // What V8 finds there it runs: another user's file, in a folder that the environment names, is not for this one.
+  if (statSync(path).uid === process.geteuid?.()) cachedData = readFileSync(path);
 } catch {
   // The first run, or no cache folder: compiled anew.
 }

@@ -79,6 +79,10 @@ Napi::Value becomeProgram(const Napi::CallbackInfo& info) {
   return number(info, system::become(programArguments(info, info[3])));
 }
 
+Napi::Value closeOnExec(const Napi::CallbackInfo& info) {
+  return number(info, system::closeOnExec(static_cast<int>(integerArgument(info[0], "first", 0, INT32_MAX))));
+}
+
 Napi::Value sendSignal(const Napi::CallbackInfo& info) {
   const int result = ::kill(intArgument(info, 0, "pid"), intArgument(info, 1, "signal"));
   return number(info, result == 0 ? 0 : -errno);
@@ -185,6 +189,7 @@ void initSystem(Napi::Env env, Napi::Object exports) {
   exports["spawn"] = Napi::Function::New(env, spawn, "spawn");
   exports["waitPid"] = Napi::Function::New(env, waitPid, "waitPid");
   exports["execve"] = Napi::Function::New(env, becomeProgram, "execve");
+  exports["closeOnExec"] = Napi::Function::New(env, closeOnExec, "closeOnExec");
   exports["kill"] = Napi::Function::New(env, sendSignal, "kill");
   exports["openPty"] = Napi::Function::New(env, openPty, "openPty");
   exports["sendFd"] = Napi::Function::New(env, sendFd, "sendFd");

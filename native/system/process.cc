@@ -130,10 +130,8 @@ int become(const Program& program) {
     }
   }
   if (error == 0) {
-    // close_range() is of Linux 5.9, its CLOEXEC of 5.11.
-    if (close_range(static_cast<unsigned>(kept), ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
-      error = -errno;
-    } else {
+    error = closeOnExec(kept);
+    if (error == 0) {
       execve(program.path.c_str(), pointers(program.argv).data(), pointers(program.env).data());
       error = -errno;
     }
@@ -153,6 +151,11 @@ int become(const Program& program) {
   }
   sigprocmask(SIG_SETMASK, &mask, nullptr);
   return error;
+}
+
+int closeOnExec(int first) {
+  // close_range() is of Linux 5.9, its CLOEXEC of 5.11.
+  return close_range(static_cast<unsigned>(first), ~0U, CLOSE_RANGE_CLOEXEC) == 0 ? 0 : -errno;
 }
 
 int waitPid(pid_t pid, bool noHang) {

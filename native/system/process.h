@@ -27,6 +27,10 @@ pid_t spawn(const Program& program, const SpawnOptions& options);
 /// Becomes the program; returns only -errno, with the process's descriptors and signals as they were.
 int become(const Program& program);
 
+/// Descriptors from `first` on are closed on exec: those that the process was given are not by themselves. 0
+/// or -errno.
+int closeOnExec(int first);
+
 /// The status of an ended child, as a shell has it: 0 to 255, 128 + n after signal n. -EAGAIN while it runs
 /// and `noHang` is set; -ECHILD where it is none of this process's, or has been waited for.
 int waitPid(pid_t pid, bool noHang);

@@ -150,9 +150,9 @@ TEST_CASE("view: the rootfs with its mounts, and the state folder by relative pa
       put("/etc/resolv.conf", "through the bind");
       return get("/etc/hostname") + "|" + get("/data/file") + "|" + get("/data/new") + "|" +
              get("state.json") + "|" + get(bundle.path / "victim/precious") + "|" +
-             get("/proc/self/comm").substr(0, 4);
+             (fs::exists("/proc/self/comm") ? "proc" : "none");
     });
-    CHECK(seen == "guest|data|(none)|state|(none)|nati");
+    CHECK(seen == "guest|data|(none)|state|(none)|proc");
     CHECK(get(bundle.path / "state/renamed") == "by a relative path");
     CHECK(get(bundle.path / "rootfs/tmp/new") == "in the rootfs");
     CHECK(get(bundle.path / "resolv.conf") == "through the bind");
@@ -262,9 +262,9 @@ TEST_CASE("view: without a rootfs the mounts have places in memory") {
     const std::string seen = child(userNamespace, bundle.view, [] {
       put("/root-file", "x");
       return get("/mnt/data/file") + get("/etc/resolv.conf") + get("/root-file") + get("state.json") +
-             get("/proc/self/comm").substr(0, 4);
+             (fs::exists("/proc/self/comm") ? "proc" : "none");
     });
-    CHECK(seen == "datanameserver(none)statenati");
+    CHECK(seen == "datanameserver(none)stateproc");
     CHECK(!fs::exists(bundle.path / "data/new"));
   });
 }

@@ -23,6 +23,8 @@ export interface SystemAddon {
   waitPid(pid: number, noHang: boolean): number;
   /** Becomes the program, whose descriptors 0, 1, 2, ... are `fds` (-1: /dev/null) and no others. Returns only -errno. */
   execve(path: string, argv: readonly string[], env: readonly string[], fds: readonly number[]): number;
+  /** Closes descriptors from `first` on when another program is executed: those that the process was given would stay open in it. */
+  closeOnExec(first: number): number;
   /** kill(2). */
   kill(pid: number, signal: number): number;
 
@@ -86,8 +88,8 @@ export interface NativeControlStream {
 }
 
 /**
- * A Unix socket (mode 0600) whose clients send lines, on Node's loop; it never waits, and does not keep the process alive. Only
- * this process's user and root may connect. Lines are at most 4 MiB, with 64 descriptors at most; a client that breaks a bound, or
+ * A Unix socket (mode 0600) whose clients send lines, on Node's loop; it never waits, and does not keep the process alive. The
+ * file's mode says who may connect. Lines are at most 4 MiB, with 64 descriptors at most; a client that breaks a bound, or
  * leaves more than 8 MiB unread, is cut off.
  */
 export interface NativeControlServer {

@@ -4,6 +4,9 @@ import { type GuestMounts, guestMounts } from './guest-mounts.js';
 import { KNOWN_CAPABILITIES } from './spec/capabilities.js';
 import type { CapabilitySet, Device, LinuxSection, Process, Resources, Spec } from './spec/types.js';
 
+/** The runtime in the guest refuses any other than 1.0; what newer ones add it doesn't know, or takes all the same. */
+const GUEST_VERSION = '1.0.2';
+
 /** A bundle's configuration as the guest gets it, and what a person should know about it. */
 export interface GuestConfig extends Omit<GuestMounts, 'mounts'> {
   readonly spec: Spec;
@@ -28,6 +31,7 @@ export function guestConfig(spec: Spec, id: string, directory: string): GuestCon
   const { mounts, exports, files } = guestMounts(spec.mounts ?? [], directory, warnings);
   const config: Spec = {
     ...kept,
+    ociVersion: GUEST_VERSION,
     root: { ...spec.root, path: 'rootfs' },
     process: guestProcess(spec.process, warnings),
     mounts,

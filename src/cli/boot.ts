@@ -3,6 +3,7 @@ import { Machine, type MachineExit } from '../machine/machine.js';
 import { Timeline } from '../machine/timeline.js';
 import { printError } from '../runtime/output.js';
 import { onSignals } from '../runtime/signals.js';
+import { ESCAPE_KEY, Terminal } from '../runtime/terminal.js';
 import {
   type Parsed,
   parseArguments,
@@ -13,7 +14,6 @@ import {
   UsageError,
 } from './arguments.js';
 import { parseDisk } from './disk-option.js';
-import { ESCAPE_KEY, Terminal } from './terminal.js';
 import { writeTimeline } from './write-timeline.js';
 
 export const usage = `usage: tsvmm boot [OPTIONS] KERNEL

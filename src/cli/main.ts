@@ -15,6 +15,16 @@ function load(name: string): Promise<Command> | undefined {
   switch (name) {
     case 'run':
       return import('./run.js');
+    case 'create':
+      return import('./create.js');
+    case 'sandbox':
+      return import('./sandbox.js');
+    case 'start':
+      return import('./start.js');
+    case 'kill':
+      return import('./kill.js');
+    case 'delete':
+      return import('./delete.js');
     case 'boot':
       return import('./boot.js');
     case 'doctor':

@@ -1,10 +1,13 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Timeline } from '../machine/timeline.js';
+import { logWarning } from '../runtime/log.js';
 import { runContainer } from '../runtime/run.js';
-import { parseArguments, parseInteger, parseMemory, parseSeconds, UsageError } from './arguments.js';
+import { ContainerStore } from '../runtime/state/store.js';
+import { Terminal } from '../runtime/terminal.js';
+import { type Parsed, parseArguments, parseInteger, UsageError } from './arguments.js';
 import type { Globals } from './globals.js';
-import { Terminal } from './terminal.js';
+import { MACHINE_OPTIONS, machineFlags } from './machine-options.js';
 import { writeTimeline } from './write-timeline.js';
 
 export const usage = `usage: tsvmm run [OPTIONS] [BUNDLE] [ID]
@@ -19,6 +22,11 @@ argument that is such a folder is the bundle, any other the ID.
   --memory SIZE             the machine's memory: 512M, 1G, or a number of bytes
   --cpus N                  its vCPUs
   --boot-timeout SECONDS    how long the guest may take to answer: 60 by default, or TSVMM_BOOT_TIMEOUT
+  --detach, -d              returns once the process runs, as create and start do
+  --pid-file FILE           gets the ID of the process that stands for the container's on this host
+  --console-socket PATH     with --detach: a Unix socket that gets the master of the container's terminal
+  --preserve-fds N          the process gets N more descriptors of this command, from 3 on
+  --keep                    the container's state stays, for delete
   --debug                   the guest's console and log go to standard error
   --timeline FILE           writes the phases of the start as JSON
 
@@ -26,37 +34,47 @@ Status: the process's; 128 + n where signal n has ended it; 125 where tsvmm or t
 
 const OPTIONS = {
   bundle: 'value',
-  kernel: 'value',
-  initrd: 'value',
-  memory: 'value',
-  cpus: 'value',
-  'boot-timeout': 'value',
+  'pid-file': 'value',
+  'console-socket': 'value',
+  'preserve-fds': 'value',
+  detach: 'flag',
+  keep: 'flag',
+  'no-pivot': 'flag',
+  'no-new-keyring': 'flag',
+  'no-subreaper': 'flag',
   debug: 'flag',
   timeline: 'value',
+  ...MACHINE_OPTIONS,
 } as const;
 
-const DEFAULT_BOOT_TIMEOUT = 60;
-
-export async function main(
-  args: readonly string[],
-  _globals: Globals,
-  env: NodeJS.ProcessEnv = process.env,
-): Promise<number> {
-  const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle' });
+export async function main(args: readonly string[], globals: Globals): Promise<number> {
+  const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle', d: 'detach' });
   const { bundle, id } = bundleAndId(options.bundle, positionals);
+  const preserve = options['preserve-fds'];
+  const preserveFds = preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000);
+  if (options.detach === true) {
+    if (id === undefined) throw new UsageError('run: --detach wants a container ID');
+    return detached({ ...options, bundle, id, preserveFds, root: globals.root });
+  }
+  if (options['console-socket'] !== undefined) {
+    throw new UsageError(
+      '--console-socket: cannot use console socket if tsvmm will not detach or allocate tty',
+    );
+  }
   const timeline = options.timeline === undefined ? undefined : new Timeline();
   const terminal = new Terminal();
   process.once('exit', () => terminal.restore());
+  const debug = options.debug === true;
   return runContainer(
     {
+      root: globals.root,
       bundle,
       id,
-      kernel: options.kernel,
-      initrd: options.initrd,
-      memory: options.memory === undefined ? undefined : parseMemory(options.memory),
-      cpus: options.cpus === undefined ? undefined : parseInteger(options.cpus, '--cpus', 1, 254),
-      bootTimeout: bootTimeout(options['boot-timeout'], env.TSVMM_BOOT_TIMEOUT),
-      debug: options.debug,
+      flags: { ...machineFlags(options), ...(debug ? { debug } : {}) },
+      debug,
+      preserveFds,
+      pidFile: options['pid-file'],
+      keep: options.keep === true,
       timeline,
     },
     terminal,
@@ -64,6 +82,42 @@ export async function main(
       ? undefined
       : (machine) => writeTimeline(machine, timeline, String(options.timeline)),
   );
+}
+
+/** As `create` and `start`. */
+async function detached(
+  options: Parsed<typeof OPTIONS>['options'] & {
+    bundle: string;
+    id: string;
+    preserveFds: number;
+    root: string;
+  },
+): Promise<number> {
+  const { createContainer } = await import('../runtime/create.js');
+  const { startContainer } = await import('../runtime/start.js');
+  const { deleteContainer } = await import('../runtime/delete.js');
+  const { writePidFile } = await import('../runtime/pid-file.js');
+  const { root, id, bundle, preserveFds, 'console-socket': consoleSocket, 'pid-file': pidFile } = options;
+  const pid = createContainer(
+    {
+      root,
+      id,
+      bundle: resolve(bundle),
+      flags: machineFlags(options),
+      consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
+      preserveFds,
+    },
+    logWarning,
+  );
+  const store = new ContainerStore(root);
+  try {
+    if (pidFile !== undefined) writePidFile(pidFile, pid);
+    await startContainer(store, id);
+  } catch (error) {
+    await deleteContainer(store, id, true, logWarning);
+    throw error;
+  }
+  return 0;
 }
 
 /** Tells the bundle from the ID. A single positional is the bundle where it is a folder with a config.json. */
@@ -82,10 +136,4 @@ export function bundleAndId(
   // What cannot be an ID was meant as a folder, and the message should be about that folder.
   if (first.includes('/') || existsSync(join(first, 'config.json'))) return { bundle: first, id: undefined };
   return { bundle: '.', id: first };
-}
-
-function bootTimeout(option: string | undefined, variable: string | undefined): number {
-  if (option !== undefined) return parseSeconds(option, '--boot-timeout');
-  if (variable !== undefined && variable !== '') return parseSeconds(variable, 'TSVMM_BOOT_TIMEOUT');
-  return DEFAULT_BOOT_TIMEOUT;
 }

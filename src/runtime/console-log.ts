@@ -1,4 +1,4 @@
-import { closeSync, read, readSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, read, readSync, writeSync } from 'node:fs';
 import { addon } from '../addon/index.js';
 import { printable } from './agent-results.js';
 import { UserError } from './errors.js';
@@ -6,6 +6,8 @@ import { UserError } from './errors.js';
 /** What is kept of a guest's console, in bytes: its end. */
 const KEPT = 32 << 10;
 const CHUNK = 16 << 10;
+/** The most that its file has, in bytes. */
+const MAX_FILE = 1 << 20;
 // asm-generic/ioctls.h
 const FIONREAD = 0x541b;
 
@@ -21,8 +23,12 @@ export class ConsoleLog {
   #ending = false;
   #draining: Promise<void> | undefined;
   readonly #timer: NodeJS.Timeout;
+  readonly #file: number | undefined;
+  #fileSize = 0;
 
-  constructor() {
+  /** @param file a descriptor of a file for it all (its newer part, where it is long): the log's from now on */
+  constructor(file?: number) {
+    this.#file = file;
     const ends = addon().pipe();
     if (typeof ends === 'number') throw new UserError(`no pipe for the guest's console (errno ${-ends})`);
     [this.#read, this.#write] = ends;
@@ -37,6 +43,11 @@ export class ConsoleLog {
   /** Where the guest's console writes to. */
   get fd(): number {
     return this.#write;
+  }
+
+  /** Adds a line of the host's to the file. */
+  line(text: string): void {
+    this.#store(Buffer.from(`tsvmm: ${text}\n`));
   }
 
   /** The last lines, at most `count`, of what has been written by now. Called once. */
@@ -83,7 +94,21 @@ export class ConsoleLog {
     });
   }
 
+  #store(chunk: Buffer): void {
+    if (this.#file === undefined) return;
+    if (this.#fileSize + chunk.length > MAX_FILE) {
+      // Begins anew, with what is kept in memory.
+      const kept = Buffer.concat(this.#kept);
+      ftruncateSync(this.#file, 0);
+      writeSync(this.#file, kept, 0, kept.length, 0);
+      this.#fileSize = kept.length;
+    }
+    writeSync(this.#file, chunk, 0, chunk.length, this.#fileSize);
+    this.#fileSize += chunk.length;
+  }
+
   #keep(chunk: Buffer): void {
+    this.#store(chunk);
     this.#kept.push(chunk);
     this.#size += chunk.length;
     for (

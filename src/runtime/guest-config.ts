@@ -4,9 +4,6 @@ import { type GuestMounts, guestMounts } from './guest-mounts.js';
 import { KNOWN_CAPABILITIES } from './spec/capabilities.js';
 import type { CapabilitySet, Device, LinuxSection, Process, Resources, Spec } from './spec/types.js';
 
-/** The runtime in the guest refuses any other than 1.0; what newer ones add it doesn't know, or takes all the same. */
-const GUEST_VERSION = '1.0.2';
-
 /** A bundle's configuration as the guest gets it, and what a person should know about it. */
 export interface GuestConfig extends Omit<GuestMounts, 'mounts'> {
   readonly spec: Spec;
@@ -22,34 +19,27 @@ export interface GuestConfig extends Omit<GuestMounts, 'mounts'> {
  */
 export function guestConfig(spec: Spec, id: string, directory: string): GuestConfig {
   const warnings: string[] = [];
-  refuseHooks(spec);
   refuseHardware(spec);
   if (spec.vm?.hypervisor !== undefined) {
     warnings.push('vm.hypervisor has no effect: tsvmm is the hypervisor');
   }
-  const { hooks: _hooks, vm: _vm, ...kept } = spec;
+  const { hooks, vm: _vm, ...kept } = spec;
   const { mounts, exports, files } = guestMounts(spec.mounts ?? [], directory, warnings);
   const config: Spec = {
     ...kept,
-    ociVersion: GUEST_VERSION,
     root: { ...spec.root, path: 'rootfs' },
     process: guestProcess(spec.process, warnings),
     mounts,
   };
+  // All other hooks run on the host; these, "in the container namespace" with a path in it, run in the guest.
+  const { startContainer = [] } = hooks ?? {};
+  if (startContainer.length > 0) config.hooks = { startContainer };
   if (spec.linux !== undefined) config.linux = guestLinux(spec.linux, id, warnings);
   return { spec: config, warnings, exports, files };
 }
 
 function refuse(field: string, why: string): never {
   throw new UserError(`config.json: ${field}: ${why}`);
-}
-
-function refuseHooks(spec: Spec): void {
-  for (const [name, hooks] of Object.entries(spec.hooks ?? {})) {
-    if (hooks !== undefined && hooks.length > 0) {
-      refuse(`hooks.${name}`, `tsvmm runs no hooks; this bundle has ${hooks.length}`);
-    }
-  }
 }
 
 function refuseHardware(spec: Spec): void {
@@ -94,14 +84,6 @@ function guestCapabilities(
 }
 
 function guestLinux(linux: LinuxSection, id: string, warnings: string[]): LinuxSection {
-  for (const [index, { type, path }] of (linux.namespaces ?? []).entries()) {
-    if (path !== undefined) {
-      refuse(
-        `linux.namespaces[${index}].path`,
-        `the ${type} namespace ${path} is the host's; a container in a machine cannot join it`,
-      );
-    }
-  }
   if (Object.keys(linux.netDevices ?? {}).length > 0) {
     refuse('linux.netDevices', 'network devices of the host cannot be moved into a machine');
   }
@@ -121,8 +103,33 @@ function guestLinux(linux: LinuxSection, id: string, warnings: string[]): LinuxS
   }
   // A path of the host's hierarchy (or systemd's slice:prefix:name) means nothing in the guest, which is all the container's.
   kept.cgroupsPath = `/${id}`;
+  if (linux.namespaces !== undefined) kept.namespaces = guestNamespaces(linux.namespaces, warnings);
   if (kept.resources !== undefined) kept.resources = guestResources(kept.resources);
   return kept;
+}
+
+/** Namespaces of other containers of a pod that a container of its own machine does without. */
+const OWN_NAMESPACES: ReadonlySet<string> = new Set(['ipc', 'uts', 'cgroup']);
+
+/** A namespace with a path is the host's: of the network's the traffic is carried over, some others are not missed. */
+function guestNamespaces(
+  namespaces: NonNullable<LinuxSection['namespaces']>,
+  warnings: string[],
+): NonNullable<LinuxSection['namespaces']> {
+  return namespaces.map(({ type, path }, index) => {
+    if (path === undefined || path === '') return { type };
+    if (OWN_NAMESPACES.has(type)) {
+      warnings.push(
+        `linux.namespaces[${index}]: the ${type} namespace ${path} cannot be shared with a machine: it has its own`,
+      );
+    } else if (type !== 'network') {
+      refuse(
+        `linux.namespaces[${index}].path`,
+        `the ${type} namespace ${path} is the host's; a container in a machine cannot join it`,
+      );
+    }
+    return { type };
+  });
 }
 
 function checkDevice({ type, path, major, minor }: Device, field: string): void {

@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs';
 
-/** Writes all of `text` to a descriptor before it returns; a reader that has gone is no error. */
-export function writeAll(fd: number, text: string): void {
+/** Writes all of `text` to a descriptor before it returns. False where its reader has gone, which is no error. */
+export function writeAll(fd: number, text: string): boolean {
   let rest = Buffer.from(text);
   while (rest.length > 0) {
     try {
@@ -10,10 +10,11 @@ export function writeAll(fd: number, text: string): void {
       const code = error instanceof Error && 'code' in error ? error.code : undefined;
       // EAGAIN: the shell's other children may have made the pipe non-blocking.
       if (code === 'EAGAIN') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
-      else if (code === 'EPIPE' || code === 'EIO' || code === 'EBADF') return;
+      else if (code === 'EPIPE' || code === 'EIO' || code === 'EBADF') return false;
       else throw error;
     }
   }
+  return true;
 }
 
 export function printLine(text: string): void {

@@ -10,6 +10,7 @@ export interface LoadedSpec {
   readonly spec: Spec;
   /** How whole numbers beyond 2^53 were written: ./exact-json.ts. */
   readonly digits: ReadonlyMap<number, string>;
+  readonly text: string;
 }
 
 /** No real config.json comes near: the largest known seccomp profiles take 100 KiB. */
@@ -46,7 +47,7 @@ export function parseSpec(text: string, name = 'config.json'): LoadedSpec {
   if (!isSpec(value)) throw new UserError(`${name}: ${firstProblem(value)}`);
   const problem = duplicate(value) ?? nulCharacter(value, '', text);
   if (problem !== undefined) throw new UserError(`${name}: ${problem}`);
-  return { spec: value, digits };
+  return { spec: value, digits, text };
 }
 
 function isSpec(value: unknown): value is Spec {

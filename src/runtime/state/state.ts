@@ -1,3 +1,5 @@
+import type { NetworkCleanup } from '../network/attach.js';
+
 /** Where a container is in its life (runtime specification, runtime.md, "State"), and `paused` as runc has it. */
 export type ContainerStatus = 'creating' | 'created' | 'running' | 'paused' | 'stopped';
 
@@ -25,7 +27,7 @@ export interface StoredState {
   /** Control groups of the host that the container was put into and that go with it. */
   readonly cgroups: readonly string[];
   /** What src/runtime/network/ has to undo; null: nothing. */
-  readonly network: unknown;
+  readonly network: NetworkCleanup | null;
 }
 
 /** A container as its commands see it. */

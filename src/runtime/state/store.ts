@@ -47,7 +47,8 @@ export class ContainerStore {
     } catch (error) {
       if (codeOf(error) !== 'EEXIST') throw new UserError(`${path}: ${reasonOf(error)}`);
       const left = this.#find(id);
-      const abandoned = left?.transient === true && left.status === 'stopped';
+      // The lock is ours: who has left no state was cut off while it made its container.
+      const abandoned = left === undefined || (left.transient && left.status === 'stopped');
       if (!abandoned) throw new UserError(`container with given ID already exists: ${id}`);
       this.remove(id);
       mkdirSync(path, { mode: 0o711 });

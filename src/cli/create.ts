@@ -1,0 +1,51 @@
+import { resolve } from 'node:path';
+import { checkId } from '../runtime/bundle.js';
+import { createContainer } from '../runtime/create.js';
+import { logWarning } from '../runtime/log.js';
+import { writePidFile } from '../runtime/pid-file.js';
+import { parseArguments, parseInteger, positional } from './arguments.js';
+import type { Globals } from './globals.js';
+import { MACHINE_OPTIONS, machineFlags } from './machine-options.js';
+
+export const usage = `usage: tsvmm create [OPTIONS] ID
+
+Makes a container of the bundle's configuration, in a microVM of its own. Its process waits for "tsvmm start ID".
+
+  --bundle, -b DIR          the bundle's folder; the current one by default
+  --pid-file FILE           gets the ID of the process that stands for the container's on this host
+  --console-socket PATH     a Unix socket that gets the master of the container's terminal
+  --preserve-fds N          the process gets N more descriptors of this command, from 3 on
+  --kernel FILE, --initrd FILE, --memory SIZE, --cpus N, --boot-timeout SECONDS
+                            as of tsvmm run
+  --no-pivot, --no-new-keyring
+                            accepted, without effect: the root file system and the keys are the guest's`;
+
+const OPTIONS = {
+  bundle: 'value',
+  'pid-file': 'value',
+  'console-socket': 'value',
+  'preserve-fds': 'value',
+  'no-pivot': 'flag',
+  'no-new-keyring': 'flag',
+  ...MACHINE_OPTIONS,
+} as const;
+
+export async function main(args: readonly string[], globals: Globals): Promise<number> {
+  const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle' });
+  const [id = ''] = positional('create', ['ID'], positionals);
+  checkId(id);
+  const { 'console-socket': consoleSocket, 'preserve-fds': preserve, 'pid-file': pidFile } = options;
+  const pid = createContainer(
+    {
+      root: globals.root,
+      id,
+      bundle: resolve(options.bundle ?? '.'),
+      flags: machineFlags(options),
+      consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
+      preserveFds: preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000),
+    },
+    logWarning,
+  );
+  if (pidFile !== undefined) writePidFile(pidFile, pid);
+  return 0;
+}

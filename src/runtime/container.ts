@@ -1,0 +1,304 @@
+import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { Machine } from '../machine/machine.js';
+import type { Timeline } from '../machine/timeline.js';
+import { type Bundle, checkId, loadBundle } from './bundle.js';
+import { resolveSettings, type SettingFlags, type Settings } from './config/settings.js';
+import { ConsoleLog } from './console-log.js';
+import { lockContainerId } from './container-lock.js';
+import { UserError } from './errors.js';
+import { type GuestConfig, guestConfig } from './guest-config.js';
+import { runHooks, runPoststopHooks } from './hooks.js';
+import { cgroupFolders, enterCgroups, removeCgroups } from './host-cgroup.js';
+import { containerParams, machineConfig } from './machine-config.js';
+import { type Attached, attachNetwork } from './network/attach.js';
+import { setGuestNetwork } from './network/guest-spec.js';
+import { joinNetwork } from './network/join.js';
+import { planNetwork } from './network/plan.js';
+import { writePidFile } from './pid-file.js';
+import { ContainerControl } from './sandbox/container-control.js';
+import { Sandbox, type SandboxStreams } from './sandbox/sandbox.js';
+import { sizeMachine } from './sizing.js';
+import type { HookName } from './spec/types.js';
+import { startTimeOf } from './state/process.js';
+import { type ContainerStatus, ociState, type StoredState } from './state/state.js';
+import { CONFIG_FILE, CONTROL_SOCKET, ContainerStore, writeState } from './state/store.js';
+
+export interface ContainerOptions {
+  /** The folder of all containers' states. */
+  readonly root: string;
+  readonly id: string;
+  /** The bundle's folder. */
+  readonly bundle: string;
+  /** `run`: in the command's own process. */
+  readonly command: 'run' | 'create';
+  /** Gone with its process. */
+  readonly transient: boolean;
+  /** What the command line asks for. */
+  readonly flags: SettingFlags;
+  /** The guest's console and the agent's log go to standard error. */
+  readonly debug: boolean;
+  /** Descriptors that the process gets as 3, 4, ... */
+  readonly preserved: readonly number[];
+  readonly timeline?: Timeline | undefined;
+  /** The standard streams of the process, given whether it has a terminal. */
+  readonly streams: (terminal: boolean) => SandboxStreams;
+  /** The terminal's first size, where it is known. */
+  readonly terminalSize?: (() => { readonly rows: number; readonly columns: number } | undefined) | undefined;
+  readonly log: (level: 'warning' | 'error', message: string) => void;
+}
+
+/** A machine that failed: the message for one line, and the end of what its console said. */
+export class RunError extends UserError {
+  constructor(
+    message: string,
+    readonly consoleLines: readonly string[] = [],
+  ) {
+    super(message);
+  }
+}
+
+/** Those that run before the process is there, in the order of the specification. */
+const CREATE_HOOKS = ['prestart', 'createRuntime', 'createContainer'] as const;
+
+/** How much of a failed guest's console is shown: a panic's own lines and what was before. */
+const CONSOLE_LINES = 30;
+
+/** A container on this host while its sandbox lives, in the process that is the sandbox. */
+export class Container {
+  readonly store: ContainerStore;
+  readonly #undo: (() => void)[] = [];
+  #state: StoredState;
+  /** Where the state is written to: relative once the process has its own view of the files. */
+  #folder: string;
+  #log: ConsoleLog | undefined;
+  #control: ContainerControl | undefined;
+  #machine: Machine | undefined;
+  #sandbox: Sandbox | undefined;
+
+  private constructor(
+    readonly options: ContainerOptions,
+    readonly bundle: Bundle,
+    readonly guest: GuestConfig,
+    readonly settings: Settings,
+  ) {
+    const { root, id } = options;
+    const { spec, directory } = bundle;
+    this.store = new ContainerStore(root);
+    this.#folder = this.store.folder(id);
+    this.#state = {
+      version: 1,
+      ociVersion: spec.ociVersion,
+      id,
+      pid: process.pid,
+      startTime: startTimeOf(process.pid) ?? '',
+      status: 'creating',
+      bundle: directory,
+      rootfs: bundle.root.type === 'directory' ? bundle.root.directory : bundle.root.path,
+      created: new Date().toISOString(),
+      owner: '',
+      annotations: spec.annotations ?? {},
+      machine: sizeMachine(spec, settings),
+      transient: options.transient,
+      cgroups: [],
+      network: null,
+    };
+  }
+
+  /**
+   * Claims the ID, runs the hooks of the creation, and builds the machine; nothing runs yet. What fails leaves nothing behind.
+   * @throws UserError
+   */
+  static async open(options: ContainerOptions): Promise<Container> {
+    checkId(options.id);
+    const bundle = loadBundle(options.bundle);
+    const guest = guestConfig(bundle.spec, options.id, bundle.directory);
+    const settings = resolveSettings({ flags: options.flags, spec: bundle.spec });
+    const warnings = [...guest.warnings, ...settings.warnings];
+    for (const warning of warnings) options.log('warning', `config.json: ${warning}`);
+    const container = new Container(options, bundle, guest, settings);
+    lockContainerId(options.root, options.id);
+    container.store.claim(options.id);
+    container.#undo.push(() => container.store.remove(options.id));
+    options.timeline?.mark('bundle');
+    try {
+      await container.#prepare();
+    } catch (error) {
+      throw await container.fail(error);
+    }
+    return container;
+  }
+
+  get sandbox(): Sandbox {
+    if (this.#sandbox === undefined) throw new Error('the sandbox is not built');
+    return this.#sandbox;
+  }
+
+  get machine(): Machine {
+    if (this.#machine === undefined) throw new Error('the machine is not built');
+    return this.#machine;
+  }
+
+  get status(): ContainerStatus {
+    return this.#state.status;
+  }
+
+  setStatus(status: ContainerStatus): void {
+    this.#change({ status });
+  }
+
+  /** What hooks get. */
+  ociState(status: ContainerStatus): object {
+    return ociState({ ...this.#state, status });
+  }
+
+  /** For the sandbox's messages, which the container's own streams must not have. */
+  logLine(line: string): void {
+    this.#log?.line(line);
+  }
+
+  /** From now on the state's folder is this thread's working folder. */
+  stateIsHere(): void {
+    this.#folder = '.';
+  }
+
+  /** The end of `run`, or of a creation that failed: undoes all that open() did. */
+  close(): void {
+    this.#control?.close();
+    for (const undo of this.#undo.splice(0).reverse()) undo();
+  }
+
+  /** What a failure is to be told as, with everything undone. */
+  async fail(error: unknown): Promise<unknown> {
+    this.#machine?.close();
+    const lines = (await this.#log?.lastLines(CONSOLE_LINES)) ?? [];
+    this.close();
+    if (lines.length === 0 || !(error instanceof Error)) return error;
+    const { id } = this.options;
+    const kept = this.store.keepFailedLog(id, lines.join('\n').concat('\n'));
+    const failed = error.constructor.name === 'MachineFailed';
+    if (!failed) return error;
+    const where =
+      kept === undefined || this.options.command === 'run' ? '' : ` (the guest's console: ${kept})`;
+    return new RunError(`${error.message}${where}`, lines);
+  }
+
+  /** The machine of a container that was created has failed: why goes to its log, behind what its console said. */
+  async keepFailure(message: string): Promise<void> {
+    await this.#log?.lastLines(0);
+    this.logLine(message);
+  }
+
+  async #prepare(): Promise<void> {
+    const { options, bundle, store, settings } = this;
+    const { id } = options;
+    this.#change({ status: 'creating' });
+    writeFileSync(`${this.#folder}/${CONFIG_FILE}`, bundle.text, { mode: 0o600 });
+    this.#enterCgroups();
+    const spec = this.guest.spec;
+    const attached = await this.#setUpNetwork();
+    const terminal = spec.process.terminal === true;
+    const size = terminal ? options.terminalSize?.() : undefined;
+    if (size !== undefined) spec.process.consoleSize = { height: size.rows, width: size.columns };
+    if (!options.debug) {
+      const file = openSync(store.logPath(id), 'w', 0o600);
+      this.#undo.push(() => closeSync(file));
+      this.#log = new ConsoleLog(file);
+    }
+    const machine = await Machine.create(
+      machineConfig(bundle, this.guest, {
+        kernel: settings.kernel,
+        initrd: settings.initrd,
+        kernelParameters: settings.kernelParameters,
+        size: this.#state.machine,
+        networks: attached.networks,
+        consoleFd: this.#log?.fd ?? 2,
+        debug: options.debug,
+        timeline: options.timeline,
+        log: (line) => (options.debug ? options.log('warning', line) : this.logLine(line)),
+      }),
+    );
+    this.#machine = machine;
+    const { exports } = this.guest;
+    this.#sandbox = new Sandbox({
+      id,
+      machine,
+      params: containerParams(id, bundle, this.guest),
+      digits: bundle.digits,
+      network: attached.guest,
+      streams: options.streams(terminal),
+      preserved: options.preserved,
+      writable: spec.root.readonly !== true || exports.some(({ readOnly }) => !readOnly),
+      bootTimeout: settings.bootTimeout,
+      debug: options.debug,
+      log: options.log,
+      timeline: options.timeline,
+      onOom: () => this.#control?.oom(),
+    });
+  }
+
+  /** The process runs. */
+  started(pidFile?: string): void {
+    if (pidFile !== undefined) writePidFile(pidFile, process.pid);
+    if (this.#state.status === 'creating' || this.#state.status === 'created') this.setStatus('running');
+  }
+
+  /** @throws UserError that names the hook that failed */
+  async runHooks(name: HookName, status: ContainerStatus): Promise<void> {
+    const hooks = this.bundle.spec.hooks?.[name];
+    if (hooks !== undefined) await runHooks(name, hooks, this.ociState(status), this.bundle.directory);
+  }
+
+  async runPoststopHooks(): Promise<void> {
+    const { bundle, options } = this;
+    const { poststop } = bundle.spec.hooks ?? {};
+    await runPoststopHooks(poststop, this.ociState('stopped'), bundle.directory, (message) =>
+      options.log('warning', message),
+    );
+  }
+
+  /** Opens the sandbox to the other commands. */
+  listen(): void {
+    this.#control = new ContainerControl(this, `${this.#folder}/${CONTROL_SOCKET}`);
+  }
+
+  #enterCgroups(): void {
+    const path = this.bundle.spec.linux?.cgroupsPath;
+    if (path === undefined || path === '') return;
+    const cgroups = enterCgroups(cgroupFolders(path), process.pid);
+    // The sandbox itself is in them: only who comes after it can remove them.
+    if (cgroups.length > 0) this.#change({ cgroups });
+    this.#undo.push(() => removeCgroups(cgroups));
+  }
+
+  /** Hooks of the creation run once there is the network namespace: some bring its interfaces. */
+  async #setUpNetwork(): Promise<Attached> {
+    const { options, bundle, settings } = this;
+    const rootless = process.geteuid?.() !== 0;
+    const plan = planNetwork({ spec: bundle.spec, settings, rootless, command: options.command });
+    const { hooks = {} } = bundle.spec;
+    const hooked = CREATE_HOOKS.some((name) => (hooks[name]?.length ?? 0) > 0);
+    // A namespace that nobody can put anything into need not be made.
+    const needed = plan.kind !== 'own' || hooked || options.command === 'create';
+    const host = joinNetwork(needed ? plan : { kind: 'none' });
+    if (hooked) await host.outside(() => this.#runCreateHooks());
+    const attached = attachNetwork(needed ? plan : { kind: 'none' });
+    this.#undo.push(() => attached.close());
+    for (const warning of attached.warnings) options.log('warning', warning);
+    if (attached.cleanup !== undefined) this.#change({ network: attached.cleanup });
+    setGuestNetwork(
+      this.guest.spec,
+      attached,
+      bundle.root.type === 'directory' ? bundle.root.directory : undefined,
+    );
+    return attached;
+  }
+
+  async #runCreateHooks(): Promise<void> {
+    for (const name of CREATE_HOOKS) await this.runHooks(name, 'creating');
+  }
+
+  #change(change: Partial<StoredState>): void {
+    this.#state = { ...this.#state, ...change };
+    writeState(this.#folder, this.#state);
+  }
+}

@@ -1,0 +1,82 @@
+import { closeSync, readSync } from 'node:fs';
+import { addon, packageRoot } from '../addon/index.js';
+import type { SettingFlags } from './config/settings.js';
+import { UserError } from './errors.js';
+
+/** What `create` hands to the sandbox that it starts, as JSON in an argument. */
+export interface CreateRequest {
+  readonly root: string;
+  readonly id: string;
+  /** Absolute. */
+  readonly bundle: string;
+  readonly flags: SettingFlags;
+  /** Absolute. */
+  readonly consoleSocket?: string | undefined;
+  /** Descriptors behind the status pipe. */
+  readonly preserveFds: number;
+}
+
+/** A line of the status pipe. */
+export type StatusLine =
+  | { readonly warning: string }
+  | { readonly error: string; readonly console?: readonly string[] }
+  | { readonly created: true };
+
+/** Where a sandbox tells how its creation goes. */
+export const STATUS_FD = 3;
+/** The first preserved descriptor of a command (runc's `--preserve-fds`). */
+const FIRST_PRESERVED = 3;
+
+/**
+ * Starts a container's sandbox, on this process's standard streams, and waits until the container is created.
+ * @returns the sandbox's process ID
+ * @throws UserError with the sandbox's reason
+ */
+export function createContainer(
+  request: CreateRequest,
+  warn: (message: string) => void,
+  env: NodeJS.ProcessEnv = process.env,
+): number {
+  const pipe = addon().pipe();
+  if (typeof pipe === 'number') throw new UserError(`no pipe for the sandbox (errno ${-pipe})`);
+  const [read, write] = pipe;
+  const preserved = Array.from({ length: request.preserveFds }, (_, index) => FIRST_PRESERVED + index);
+  const program = process.execPath;
+  const pid = addon().spawn(
+    program,
+    [program, `${packageRoot()}/dist/tsvmm.cjs`, 'sandbox', request.id, JSON.stringify(request)],
+    Object.entries(env).map(([name, value]) => `${name}=${value}`),
+    { fds: [0, 1, 2, write, ...preserved], setsid: true },
+  );
+  closeSync(write);
+  if (pid < 0) throw new UserError(`the sandbox cannot be started (errno ${-pid})`);
+  let created = false;
+  for (const line of lines(read)) {
+    const status = JSON.parse(line) as StatusLine;
+    if ('warning' in status) warn(status.warning);
+    else if ('error' in status) throw failure(status.error, status.console);
+    else created = true;
+  }
+  if (!created) throw new UserError('the sandbox ended while it made the container');
+  return pid;
+}
+
+function failure(message: string, consoleLines: readonly string[] = []): UserError {
+  return Object.assign(new UserError(message), { consoleLines });
+}
+
+/** Reads a pipe to its end, line by line. Waits without an event loop: there is nothing else to do. */
+function* lines(fd: number): Generator<string> {
+  const chunk = Buffer.allocUnsafe(4096);
+  let rest = '';
+  for (;;) {
+    const length = readSync(fd, chunk);
+    if (length === 0) break;
+    rest += chunk.toString('latin1', 0, length);
+    const parts = rest.split('\n');
+    rest = parts.pop() ?? '';
+    // Whole lines only, so that no character is cut.
+    for (const part of parts) yield Buffer.from(part, 'latin1').toString('utf8');
+  }
+  closeSync(fd);
+}

@@ -1,0 +1,101 @@
+import { closeSync } from 'node:fs';
+import { addon } from '../../addon/index.js';
+import { Container } from '../container.js';
+import { type CreateRequest, STATUS_FD, type StatusLine } from '../create.js';
+import { messageOf, UserError } from '../errors.js';
+import { writeAll } from '../output.js';
+import { onSignals } from '../signals.js';
+import { type ConsoleTerminal, consoleTerminal } from './console-terminal.js';
+import type { SandboxStreams } from './sandbox.js';
+
+/**
+ * The process that holds a container's machine: a child of `create`, whose standard streams are the container's. Resolves with
+ * the status of the container's process.
+ */
+export async function sandboxMain(request: CreateRequest): Promise<number> {
+  const status = new StatusPipe();
+  let container: Container | undefined;
+  let terminal: ConsoleTerminal | undefined;
+  try {
+    container = await Container.open({
+      root: request.root,
+      id: request.id,
+      bundle: request.bundle,
+      command: 'create',
+      transient: false,
+      flags: request.flags,
+      debug: false,
+      preserved: preservedFds(request.preserveFds),
+      streams: (wanted): SandboxStreams => {
+        terminal = consoleTerminal(wanted, request.consoleSocket);
+        return terminal === undefined
+          ? { kind: 'streams', stdin: 0, stdout: 1, stderr: 2 }
+          : { kind: 'terminal', read: terminal.fd, write: terminal.fd };
+      },
+      log: (level, message) => {
+        if (status.open && level === 'warning') status.send({ warning: message });
+        else container?.logLine(`${level}: ${message}`);
+      },
+    });
+    const { sandbox } = container;
+    onSignals((signal) => sandbox.signal(signal));
+    terminal?.onResize((rows, columns) => sandbox.resize(rows, columns));
+    const booted = sandbox.boot();
+    container.listen();
+    await booted;
+    await sandbox.create();
+
+    container.setStatus('created');
+    // Who asked for the container may be gone: then nobody will ever start it.
+    if (!status.send({ created: true })) throw new UserError('the command that made the container has gone');
+    status.close();
+  } catch (error) {
+    container?.machine.stop();
+    const told = (await container?.fail(error)) ?? error;
+    const lines: unknown = told instanceof Error ? Reflect.get(told, 'consoleLines') : undefined;
+    status.send({ error: messageOf(told), ...(Array.isArray(lines) ? { console: lines.map(String) } : {}) });
+    return 1;
+  }
+  return live(container);
+}
+
+/** From created to the end; what is left is for `delete` to remove. */
+async function live(container: Container): Promise<number> {
+  const { sandbox, machine } = container;
+  try {
+    const exitStatus = await sandbox.ended;
+    machine.stop();
+    return exitStatus;
+  } catch (error) {
+    await container.keepFailure(messageOf(error));
+    machine.stop();
+    return MACHINE_FAILED;
+  }
+}
+
+// asm-generic/ioctls.h
+const FIOCLEX = 0x5451;
+
+/** As of a command that could not be run to its end. */
+const MACHINE_FAILED = 125;
+
+function preservedFds(count: number): number[] {
+  const fds = Array.from({ length: count }, (_, index) => STATUS_FD + 1 + index);
+  for (const fd of [STATUS_FD, ...fds]) addon().ioctl(fd, FIOCLEX);
+  return fds;
+}
+
+class StatusPipe {
+  open = true;
+
+  /** False where nobody reads any more. */
+  send(line: StatusLine): boolean {
+    if (!this.open) return false;
+    return writeAll(STATUS_FD, `${JSON.stringify(line)}\n`);
+  }
+
+  close(): void {
+    this.open = false;
+    closeSync(STATUS_FD);
+  }
+}

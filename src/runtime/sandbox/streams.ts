@@ -1,0 +1,63 @@
+import { readFileSync } from 'node:fs';
+import type { Vsock } from '../../virtio/vsock/index.js';
+
+/** Descriptors on the host's end of one of the guest's connections; -1: none. */
+export interface StreamEnds {
+  readonly read: number;
+  readonly write: number;
+}
+
+export interface BoundStream {
+  /** The host's port that the guest connects to. */
+  readonly port: number;
+  /** The connection has ended, and what could be delivered has been. */
+  readonly closed: Promise<void>;
+  /** Takes it back, where the guest has not connected; descriptors that were handed over are closed. */
+  cancel(): void;
+}
+
+export interface StreamBinder {
+  /** @param handOver the descriptors are closed when they are no longer needed */
+  bind(ends: StreamEnds, handOver?: boolean): BoundStream;
+}
+
+/** Below are the ports of the protocol itself (docs/agent-protocol.md). */
+const FIRST_PORT = 1025;
+const LAST_PORT = 0x7fff_ffff;
+
+/** Gives each stream a port of its own; `onLost` hears of what could not be written. */
+export function streamBinder(vsock: Vsock, onLost: (fd: number, bytes: number) => void): StreamBinder {
+  let next = FIRST_PORT;
+  return {
+    bind({ read, write }, handOver = false) {
+      const port = next;
+      next = next === LAST_PORT ? FIRST_PORT : next + 1;
+      let cancel = (): void => {};
+      const closed = new Promise<void>((resolve) => {
+        const bound = vsock.bindPort(port, {
+          read,
+          write,
+          closeFds: handOver,
+          onClosed: ({ lostBytes }) => {
+            if (lostBytes > 0 && write >= 0 && !handOver) onLost(write, lostBytes);
+            resolve();
+          },
+        });
+        cancel = () => {
+          bound.close();
+          resolve();
+        };
+      });
+      return { port, closed, cancel };
+    },
+  };
+}
+
+const O_ACCMODE = 3;
+
+/** What an inherited descriptor can do, as it was opened (proc(5), /proc/PID/fdinfo). */
+export function accessOf(fd: number): StreamEnds {
+  const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+  const access = Number.parseInt(flags ?? '2', 8) & O_ACCMODE;
+  return { read: access === 1 ? -1 : fd, write: access === 0 ? -1 : fd };
+}

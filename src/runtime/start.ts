@@ -1,0 +1,27 @@
+import { askSandbox } from './control-client.js';
+import { UserError } from './errors.js';
+import { ociState } from './state/state.js';
+import type { ContainerStore } from './state/store.js';
+
+/**
+ * Starts the process of a created container, and runs the poststart hooks: where one fails the container is stopped.
+ * @throws UserError
+ */
+export async function startContainer(store: ContainerStore, id: string): Promise<void> {
+  const state = store.load(id);
+  if (state.status === 'stopped') throw new UserError('cannot start a container that has stopped');
+  if (state.status !== 'created') throw new UserError(`cannot start an already ${state.status} container`);
+  askSandbox(store, id, 'start');
+  const config = store.config(id);
+  // Parsing all of it for what hardly any has would cost more than the start itself.
+  if (!config.includes('"poststart"')) return;
+  const { runHooks } = await import('./hooks.js');
+  const { parseSpec } = await import('./spec/load.js');
+  const { hooks } = parseSpec(config).spec;
+  try {
+    await runHooks('poststart', hooks?.poststart, ociState({ ...state, status: 'running' }), state.bundle);
+  } catch (error) {
+    askSandbox(store, id, 'stop');
+    throw error;
+  }
+}

@@ -15,8 +15,8 @@ namespace {
 using Answers = std::vector<std::vector<uint8_t>>;
 
 // The kernel's dumps come in messages of at most 32 KiB, and a single answer may be longer only where a
-// request says so.
-constexpr size_t kReceive = size_t{128} << 10;
+// request says so. (More than this would be fresh pages for each request.)
+constexpr size_t kReceive = size_t{32} << 10;
 constexpr int kDumpTries = 5;
 
 bool whole(const std::vector<uint8_t>& bytes, size_t offset, nlmsghdr& header) {

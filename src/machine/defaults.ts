@@ -8,11 +8,12 @@ import type { MachineConfig } from './config.js';
  * - `random.trust_cpu=on`: no waiting for entropy.
  * - `i8042.*`, `8250.nr_uarts=1`: no probing for what is known to be absent. (Without `i8042.nopnp`: it is ACPI that tells
  *   that there is no controller.)
+ * - `dummy.numdummies=0`: no network interface that nobody asked for.
  */
 export function defaultCommandLine(config: MachineConfig): string[] {
   const parameters = [
     'reboot=k panic=-1 pci=off tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests',
-    'i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1',
+    'i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1 dummy.numdummies=0',
   ];
   if (config.console !== undefined) parameters.push('console=hvc0');
   if (config.serial !== undefined) parameters.push('console=ttyS0');

@@ -1,4 +1,4 @@
-import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { Machine } from '../machine/machine.js';
 import type { Timeline } from '../machine/timeline.js';
 import { type Bundle, checkId, loadBundle } from './bundle.js';
@@ -118,7 +118,7 @@ export class Container {
     const container = new Container(options, bundle, guest, settings);
     lockContainerId(options.root, options.id);
     container.store.claim(options.id);
-    container.#undo.push(() => container.store.remove(options.id));
+    container.#undo.push(() => container.#removeFolder());
     options.timeline?.mark('bundle');
     try {
       await container.#prepare();
@@ -259,6 +259,12 @@ export class Container {
   /** Opens the sandbox to the other commands. */
   listen(): void {
     this.#control = new ContainerControl(this, `${this.#folder}/${CONTROL_SOCKET}`);
+  }
+
+  #removeFolder(): void {
+    const { id } = this.options;
+    if (this.#folder === '.') rmSync(`../${id}`, { recursive: true, force: true });
+    else this.store.remove(id);
   }
 
   #enterCgroups(): void {

@@ -7,6 +7,7 @@ import { writeAll } from '../output.js';
 import { onSignals } from '../signals.js';
 import { type ConsoleTerminal, consoleTerminal } from './console-terminal.js';
 import type { SandboxStreams } from './sandbox.js';
+import { enterContainerView } from './view.js';
 
 /**
  * The process that holds a container's machine: a child of `create`, whose standard streams are the container's. Resolves with
@@ -44,6 +45,7 @@ export async function sandboxMain(request: CreateRequest): Promise<number> {
     container.listen();
     await booted;
     await sandbox.create();
+    enterContainerView(container);
 
     container.setStatus('created');
     // Who asked for the container may be gone: then nobody will ever start it.

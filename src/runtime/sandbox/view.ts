@@ -1,0 +1,31 @@
+import { addon } from '../../addon/index.js';
+import type { Container } from '../container.js';
+import { reasonOfErrno } from '../errors.js';
+
+/**
+ * Gives this thread a mount namespace whose root is what the container sees of the host: its root file system with the bind mounts.
+ * Who enters the namespaces of the container's process ID, as `podman cp` does, then finds the container's files. From here on this
+ * thread reaches the state's folder only, as its working folder. Without the rights for it (rootless) nothing happens.
+ */
+export function enterContainerView(container: Container): void {
+  if (process.geteuid?.() !== 0) return;
+  const { bundle, guest, store, options } = container;
+  const paths = new Map(guest.exports.map(({ name, path }) => [name, path]));
+  const mounts = (guest.spec.mounts ?? []).flatMap(({ source = '', destination, options: flags = [] }) => {
+    const path = source.startsWith('mounts/') ? paths.get(source.slice('mounts/'.length)) : undefined;
+    if (path === undefined) return [];
+    return [
+      { source: path, destination, readOnly: flags.includes('ro'), file: guest.files.has(destination) },
+    ];
+  });
+  const problem = addon().enterView({
+    rootfs: bundle.root.type === 'directory' ? bundle.root.directory : null,
+    mounts,
+    stateDirectory: store.folder(options.id),
+  });
+  if (problem === 0) container.stateIsHere();
+  else {
+    const reason = `${problem.step}: ${reasonOfErrno(problem.error)}`;
+    container.logLine(`warning: other programs have no view of the container's files: ${reason}`);
+  }
+}

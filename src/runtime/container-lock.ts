@@ -1,4 +1,4 @@
-import { mkdirSync, openSync } from 'node:fs';
+import { lstatSync, mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { addon } from '../addon/index.js';
 import { reasonOf, UserError } from './errors.js';
@@ -6,10 +6,54 @@ import { reasonOf, UserError } from './errors.js';
 const EAGAIN = 11;
 const EACCES = 13;
 
-/** Where the state of this user's containers lives: `/run/tsvmm`, or `$XDG_RUNTIME_DIR/tsvmm` for others than root. */
-export function stateRoot(env: NodeJS.ProcessEnv = process.env, uid = process.getuid?.() ?? 0): string {
-  if (uid === 0) return '/run/tsvmm';
-  return join(env.XDG_RUNTIME_DIR ?? `/tmp/tsvmm-${uid}`, env.XDG_RUNTIME_DIR === undefined ? '' : 'tsvmm');
+/** Of the host, as far as it decides where state lies; for tests. */
+export interface StateHost {
+  readonly uid: number;
+  /** Whether root is root of a user namespace only. */
+  inUserNamespace(): boolean;
+  /** Whose the folder is; undefined where there is none. */
+  ownerOf(path: string): number | undefined;
+  /** Makes a folder for its owner alone; one that is there stays as it is. */
+  makeFolder(path: string): void;
+}
+
+const HOST: StateHost = {
+  uid: process.geteuid?.() ?? 0,
+  // proc_pid_uid_map(5): the first namespace maps all ids to themselves.
+  inUserNamespace: () => !/^\s*0\s+0\s+4294967295\n$/.test(readFileSync('/proc/self/uid_map', 'utf8')),
+  ownerOf(path) {
+    const stats = lstatSync(path, { throwIfNoEntry: false });
+    return stats?.isDirectory() === true ? stats.uid : undefined;
+  },
+  makeFolder(path) {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  },
+};
+
+/**
+ * Where the state of this user's containers lies: `/run/tsvmm` for root; for others, and for root of a user namespace that is not called
+ * so (as podman makes it), `tsvmm` in XDG_RUNTIME_DIR or `/run/user/UID`, or `/tmp/tsvmm-UID`.
+ * @throws UserError where somebody else has made the last
+ */
+export function stateRoot(env: NodeJS.ProcessEnv = process.env, host: StateHost = HOST): string {
+  const { XDG_RUNTIME_DIR: runtime = '', USER: name } = env;
+  const { uid } = host;
+  if (uid === 0 && (runtime === '' || name === 'root' || !host.inUserNamespace())) return '/run/tsvmm';
+  if (runtime.startsWith('/')) return join(runtime, 'tsvmm');
+  const session = `/run/user/${uid}`;
+  if (host.ownerOf(session) === uid) return `${session}/tsvmm`;
+  const path = `/tmp/tsvmm-${uid}`;
+  try {
+    host.makeFolder(path);
+  } catch (error) {
+    throw new UserError(`${path}: ${reasonOf(error)}`);
+  }
+  if (host.ownerOf(path) !== uid) {
+    throw new UserError(
+      `${path} is somebody else's: set XDG_RUNTIME_DIR to a folder of yours, or use --root`,
+    );
+  }
+  return path;
 }
 
 /**

@@ -14,6 +14,7 @@ import { type Attached, attachNetwork } from './network/attach.js';
 import { setGuestNetwork } from './network/guest-spec.js';
 import { joinNetwork } from './network/join.js';
 import { planNetwork } from './network/plan.js';
+import { hostUser } from './owners.js';
 import { writePidFile } from './pid-file.js';
 import { ContainerControl } from './sandbox/container-control.js';
 import { Sandbox, type SandboxStreams } from './sandbox/sandbox.js';
@@ -111,7 +112,7 @@ export class Container {
   static async open(options: ContainerOptions): Promise<Container> {
     checkId(options.id);
     const bundle = loadBundle(options.bundle);
-    const guest = guestConfig(bundle.spec, options.id, bundle.directory);
+    const guest = guestConfig(bundle.spec, options.id, bundle.directory, hostUser());
     const settings = resolveSettings({ flags: options.flags, spec: bundle.spec });
     const warnings = [...guest.warnings, ...settings.warnings];
     for (const warning of warnings) options.log('warning', `config.json: ${warning}`);

@@ -1,14 +1,20 @@
+import type { FsIdMap } from '../virtio/fs/index.js';
 import { UserError } from './errors.js';
 import { isGuestDevice } from './guest-devices.js';
 import { type GuestMounts, guestMounts } from './guest-mounts.js';
+import { type HostUser, ownersOf } from './owners.js';
 import { KNOWN_CAPABILITIES } from './spec/capabilities.js';
 import type { CapabilitySet, Device, LinuxSection, Process, Resources, Spec } from './spec/types.js';
+
+const ROOT: HostUser = { uid: 0, gid: 0 };
 
 /** A bundle's configuration as the guest gets it, and what a person should know about it. */
 export interface GuestConfig extends Omit<GuestMounts, 'mounts'> {
   readonly spec: Spec;
   /** What of the configuration has no effect in a machine. */
   readonly warnings: readonly string[];
+  /** Whose the guest's files are on the host, for all shares. */
+  readonly idMap: FsIdMap | undefined;
 }
 
 /**
@@ -16,8 +22,9 @@ export interface GuestConfig extends Omit<GuestMounts, 'mounts'> {
  * UserError that names the field; what only loses its meaning there is left out, with a warning. docs/run.md has the
  * whole list. The agent sets `root.path`.
  * @param directory the bundle's folder
+ * @param user who runs tsvmm, and has to own what the guest makes on the host
  */
-export function guestConfig(spec: Spec, id: string, directory: string): GuestConfig {
+export function guestConfig(spec: Spec, id: string, directory: string, user: HostUser = ROOT): GuestConfig {
   const warnings: string[] = [];
   refuseHardware(spec);
   if (spec.vm?.hypervisor !== undefined) {
@@ -34,8 +41,9 @@ export function guestConfig(spec: Spec, id: string, directory: string): GuestCon
   // All other hooks run on the host; these, "in the container namespace" with a path in it, run in the guest.
   const { startContainer = [] } = hooks ?? {};
   if (startContainer.length > 0) config.hooks = { startContainer };
-  if (spec.linux !== undefined) config.linux = guestLinux(spec.linux, id, warnings);
-  return { spec: config, warnings, exports, files };
+  const { idMap, linux } = ownersOf(spec, user, warnings);
+  if (linux !== undefined) config.linux = guestLinux(linux, id, warnings);
+  return { spec: config, warnings, exports, files, idMap };
 }
 
 function refuse(field: string, why: string): never {

@@ -43,13 +43,13 @@ export function machineConfig(bundle: Bundle, guest: GuestConfig, options: Conta
 }
 
 /** What the guest sees of the host's files: the root file system, and one share for all bind mounts. */
-function sharesOf({ root, spec }: Bundle, { exports, files }: GuestConfig): ShareConfig[] {
+function sharesOf({ root, spec }: Bundle, { exports, files, idMap }: GuestConfig): ShareConfig[] {
   const shares: ShareConfig[] = [];
   if (root.type === 'directory') {
     const readOnly = spec.root.readonly === true && makeMountPoints(root.directory, spec, files);
-    shares.push({ tag: ROOTFS_TAG, directory: root.directory, readOnly });
+    shares.push({ tag: ROOTFS_TAG, directory: root.directory, readOnly, idMap });
   }
-  if (exports.length > 0) shares.push({ tag: MOUNTS_TAG, exports });
+  if (exports.length > 0) shares.push({ tag: MOUNTS_TAG, exports, idMap });
   return shares;
 }
 

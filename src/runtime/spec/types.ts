@@ -62,10 +62,16 @@ export interface Mount {
 
 export type NamespaceType = 'pid' | 'network' | 'mount' | 'ipc' | 'uts' | 'user' | 'cgroup' | 'time';
 
+export interface IdMapping {
+  containerID: number;
+  hostID: number;
+  size: number;
+}
+
 export interface LinuxSection {
   namespaces?: { type: NamespaceType; path?: string }[];
-  uidMappings?: unknown[];
-  gidMappings?: unknown[];
+  uidMappings?: IdMapping[];
+  gidMappings?: IdMapping[];
   timeOffsets?: unknown;
   devices?: Device[];
   netDevices?: Record<string, unknown>;

@@ -252,7 +252,7 @@ async function main() {
   if (process.getuid() !== 0) throw new SetupError('the suites want root; remedy: sudo, or as root');
   const reason = testbedReason();
   const testbed = reason !== undefined;
-  const own = values.runtime === join(root, 'dist/tsvmm.cjs');
+  const own = basename(values.runtime) === 'tsvmm.cjs';
   if (!values['no-setup']) {
     await setUp(['conformance', ...(own ? ['addon', 'guest'] : []), ...(testbed ? ['testbed'] : [])]);
   }

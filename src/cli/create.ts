@@ -12,6 +12,7 @@ export const usage = `usage: tsvmm create [OPTIONS] ID
 Makes a container of the bundle's configuration, in a microVM of its own. Its process waits for "tsvmm start ID".
 
   --bundle, -b DIR          the bundle's folder; the current one by default
+  --config, -f FILE         its configuration, from there; config.json by default
   --pid-file FILE           gets the ID of the process that stands for the container's on this host
   --console-socket PATH     a Unix socket that gets the master of the container's terminal
   --preserve-fds N          the process gets N more descriptors of this command, from 3 on
@@ -22,6 +23,7 @@ Makes a container of the bundle's configuration, in a microVM of its own. Its pr
 
 const OPTIONS = {
   bundle: 'value',
+  config: 'value',
   'pid-file': 'value',
   'console-socket': 'value',
   'preserve-fds': 'value',
@@ -31,7 +33,7 @@ const OPTIONS = {
 } as const;
 
 export async function main(args: readonly string[], globals: Globals): Promise<number> {
-  const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle' });
+  const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle', f: 'config' });
   const [id = ''] = positional('create', ['ID'], positionals);
   checkId(id);
   const { 'console-socket': consoleSocket, 'preserve-fds': preserve, 'pid-file': pidFile } = options;
@@ -40,6 +42,7 @@ export async function main(args: readonly string[], globals: Globals): Promise<n
       root: globals.root,
       id,
       bundle: resolve(options.bundle ?? '.'),
+      config: options.config,
       flags: machineFlags(options),
       consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
       preserveFds: preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000),

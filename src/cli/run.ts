@@ -17,6 +17,7 @@ status. BUNDLE is a folder with config.json and the root file system, the curren
 argument that is such a folder is the bundle, any other the ID.
 
   --bundle, -b DIR          the bundle
+  --config, -f FILE         its configuration, from there; config.json by default
   --kernel FILE             the guest's kernel, instead of the bundle's vm.kernel.path or tsvmm's own
   --initrd FILE             its initramfs, which has to hold tsvmm's agent
   --memory SIZE             the machine's memory: 512M, 1G, or a number of bytes
@@ -34,6 +35,7 @@ Status: the process's; 128 + n where signal n has ended it; 125 where tsvmm or t
 
 const OPTIONS = {
   bundle: 'value',
+  config: 'value',
   'pid-file': 'value',
   'console-socket': 'value',
   'preserve-fds': 'value',
@@ -48,7 +50,7 @@ const OPTIONS = {
 } as const;
 
 export async function main(args: readonly string[], globals: Globals): Promise<number> {
-  const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle', d: 'detach' });
+  const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle', d: 'detach', f: 'config' });
   const { bundle, id } = bundleAndId(options.bundle, positionals);
   const preserve = options['preserve-fds'];
   const preserveFds = preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000);
@@ -69,6 +71,7 @@ export async function main(args: readonly string[], globals: Globals): Promise<n
     {
       root: globals.root,
       bundle,
+      config: options.config,
       id,
       flags: { ...machineFlags(options), ...(debug ? { debug } : {}) },
       debug,
@@ -103,6 +106,7 @@ async function detached(
       root,
       id,
       bundle: resolve(bundle),
+      config: options.config,
       flags: machineFlags(options),
       consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
       preserveFds,

@@ -25,11 +25,11 @@ export function checkId(id: string): void {
   if (id.length > 255) throw new UserError(`container ID: ${id.length} characters are too many, at most 255`);
 }
 
-/** Reads and checks the bundle in `path`. Throws a UserError. */
-export function loadBundle(path: string): Bundle {
+/** Reads and checks the bundle in `path`, whose configuration is `config` there. Throws a UserError. */
+export function loadBundle(path: string, config?: string): Bundle {
   const directory = resolve(path);
   if (!statOf(directory, 'bundle').isDirectory()) throw new UserError(`bundle ${directory}: not a folder`);
-  const loaded = loadSpec(directory);
+  const loaded = loadSpec(directory, config);
   return { ...loaded, directory, root: rootOf(directory, loaded) };
 }
 

@@ -30,6 +30,8 @@ export interface ContainerOptions {
   readonly id: string;
   /** The bundle's folder. */
   readonly bundle: string;
+  /** Its configuration's file, from there; undefined: config.json. */
+  readonly config?: string | undefined;
   /** `run`: in the command's own process. */
   readonly command: 'run' | 'create';
   /** Gone with its process. */
@@ -111,7 +113,7 @@ export class Container {
    */
   static async open(options: ContainerOptions): Promise<Container> {
     checkId(options.id);
-    const bundle = loadBundle(options.bundle);
+    const bundle = loadBundle(options.bundle, options.config);
     const guest = guestConfig(bundle.spec, options.id, bundle.directory, hostUser());
     const settings = resolveSettings({ flags: options.flags, spec: bundle.spec });
     const warnings = [...guest.warnings, ...settings.warnings];

@@ -1,4 +1,4 @@
-import { closeSync, readSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { addon, packageRoot } from '../addon/index.js';
 import type { SettingFlags } from './config/settings.js';
 import { UserError } from './errors.js';
@@ -9,6 +9,7 @@ export interface CreateRequest {
   readonly id: string;
   /** Absolute. */
   readonly bundle: string;
+  readonly config?: string | undefined;
   readonly flags: SettingFlags;
   /** Absolute. */
   readonly consoleSocket?: string | undefined;
@@ -24,11 +25,16 @@ export type StatusLine =
 
 /** Where a sandbox tells how its creation goes. */
 export const STATUS_FD = 3;
+/**
+ * The container's standard streams in the sandbox. They are none of the sandbox's own, which are /dev/null: as soon as nobody in the
+ * container has one open any more it is closed, for who waits for its end.
+ */
+export const STREAM_FDS = [4, 5, 6] as const;
 /** The first preserved descriptor of a command (runc's `--preserve-fds`). */
 const FIRST_PRESERVED = 3;
 
 /**
- * Starts a container's sandbox, on this process's standard streams, and waits until the container is created.
+ * Starts a container's sandbox, to which this process's standard streams go, and waits until the container is created.
  * @returns the sandbox's process ID
  * @throws UserError with the sandbox's reason
  */
@@ -40,15 +46,17 @@ export function createContainer(
   const pipe = addon().pipe();
   if (typeof pipe === 'number') throw new UserError(`no pipe for the sandbox (errno ${-pipe})`);
   const [read, write] = pipe;
+  const nothing = openSync('/dev/null', 'r+');
   const preserved = Array.from({ length: request.preserveFds }, (_, index) => FIRST_PRESERVED + index);
   const program = process.execPath;
   const pid = addon().spawn(
     program,
     [program, `${packageRoot()}/dist/tsvmm.cjs`, 'sandbox', request.id, JSON.stringify(request)],
     Object.entries(env).map(([name, value]) => `${name}=${value}`),
-    { fds: [0, 1, 2, write, ...preserved], setsid: true },
+    { fds: [nothing, nothing, nothing, write, 0, 1, 2, ...preserved], setsid: true },
   );
   closeSync(write);
+  closeSync(nothing);
   if (pid < 0) throw new UserError(`the sandbox cannot be started (errno ${-pid})`);
   let created = false;
   for (const line of lines(read)) {

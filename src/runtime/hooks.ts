@@ -19,11 +19,12 @@ export async function runHooks(
   if (hooks === undefined || hooks.length === 0) return;
   const { spawnSync } = await import('node:child_process');
   const input = JSON.stringify(state);
-  for (const [index, { path, args = [path], env = [], timeout }] of hooks.entries()) {
+  for (const [index, { path, args = [path], env, timeout }] of hooks.entries()) {
     const where = `hooks.${name}[${index}]: ${path}`;
     const result = spawnSync(path, args.slice(1), {
       argv0: args[0] ?? path,
-      env: environment(env),
+      // As runc and crun do, and as hooks in the field rely on: without one of its own it has the runtime's.
+      env: env === undefined ? process.env : environment(env),
       input,
       cwd: directory,
       ...(timeout === undefined ? {} : { timeout: timeout * 1000, killSignal: 'SIGKILL' }),

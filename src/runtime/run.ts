@@ -12,6 +12,7 @@ export interface RunOptions {
   readonly root: string;
   /** The bundle's folder. */
   readonly bundle: string;
+  readonly config?: string | undefined;
   /** Undefined: one that no other container has. */
   readonly id?: string | undefined;
   readonly flags: SettingFlags;
@@ -50,6 +51,7 @@ export async function runContainer(
     root: options.root,
     id: options.id ?? `run-${process.pid}-${Date.now().toString(36)}`,
     bundle: options.bundle,
+    config: options.config,
     command: 'run',
     transient: !options.keep,
     flags: options.flags,

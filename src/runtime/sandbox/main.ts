@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import { addon } from '../../addon/index.js';
 import { Container } from '../container.js';
-import { type CreateRequest, STATUS_FD, type StatusLine } from '../create.js';
+import { type CreateRequest, STATUS_FD, STREAM_FDS, type StatusLine } from '../create.js';
 import { messageOf, UserError } from '../errors.js';
 import { writeAll } from '../output.js';
 import { onSignals } from '../signals.js';
@@ -10,7 +10,7 @@ import type { SandboxStreams } from './sandbox.js';
 import { enterContainerView } from './view.js';
 
 /**
- * The process that holds a container's machine: a child of `create`, whose standard streams are the container's. Resolves with
+ * The process that holds a container's machine: a child of `create`, which hands over the container's standard streams. Resolves with
  * the status of the container's process.
  */
 export async function sandboxMain(request: CreateRequest): Promise<number> {
@@ -22,6 +22,7 @@ export async function sandboxMain(request: CreateRequest): Promise<number> {
       root: request.root,
       id: request.id,
       bundle: request.bundle,
+      config: request.config,
       command: 'create',
       transient: false,
       flags: request.flags,
@@ -29,9 +30,10 @@ export async function sandboxMain(request: CreateRequest): Promise<number> {
       preserved: preservedFds(request.preserveFds),
       streams: (wanted): SandboxStreams => {
         terminal = consoleTerminal(wanted, request.consoleSocket);
-        return terminal === undefined
-          ? { kind: 'streams', stdin: 0, stdout: 1, stderr: 2 }
-          : { kind: 'terminal', read: terminal.fd, write: terminal.fd };
+        const [stdin, stdout, stderr] = STREAM_FDS;
+        if (terminal === undefined) return { kind: 'streams', stdin, stdout, stderr, handOver: true };
+        for (const fd of STREAM_FDS) closeSync(fd);
+        return { kind: 'terminal', read: terminal.fd, write: terminal.fd };
       },
       log: (level, message) => {
         if (status.open && level === 'warning') status.send({ warning: message });
@@ -82,8 +84,9 @@ const FIOCLEX = 0x5451;
 const MACHINE_FAILED = 125;
 
 function preservedFds(count: number): number[] {
-  const fds = Array.from({ length: count }, (_, index) => STATUS_FD + 1 + index);
-  for (const fd of [STATUS_FD, ...fds]) addon().ioctl(fd, FIOCLEX);
+  const first = STREAM_FDS[2] + 1;
+  const fds = Array.from({ length: count }, (_, index) => first + index);
+  for (const fd of [STATUS_FD, ...STREAM_FDS, ...fds]) addon().ioctl(fd, FIOCLEX);
   return fds;
 }
 

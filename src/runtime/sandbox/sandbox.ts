@@ -8,7 +8,14 @@ import { accessOf, type StreamBinder, streamBinder } from './streams.js';
 
 /** Descriptors of this process that the container's process has as its standard streams. */
 export type SandboxStreams =
-  | { readonly kind: 'streams'; readonly stdin: number; readonly stdout: number; readonly stderr: number }
+  | {
+      readonly kind: 'streams';
+      readonly stdin: number;
+      readonly stdout: number;
+      readonly stderr: number;
+      /** They are closed when nobody in the container has them open any more. */
+      readonly handOver?: boolean;
+    }
   | { readonly kind: 'terminal'; readonly read: number; readonly write: number };
 
 export interface SandboxOptions {
@@ -181,9 +188,10 @@ export class Sandbox {
       this.#outputWritten = terminal.closed;
       return { streams: { terminal: terminal.port }, ...also };
     }
-    const stdin = binder.bind({ read: streams.stdin, write: -1 });
-    const stdout = binder.bind({ read: -1, write: streams.stdout });
-    const stderr = binder.bind({ read: -1, write: streams.stderr });
+    const { handOver } = streams;
+    const stdin = binder.bind({ read: streams.stdin, write: -1 }, handOver);
+    const stdout = binder.bind({ read: -1, write: streams.stdout }, handOver);
+    const stderr = binder.bind({ read: -1, write: streams.stderr }, handOver);
     this.#outputWritten = Promise.all([stdout.closed, stderr.closed]);
     return { streams: { stdin: stdin.port, stdout: stdout.port, stderr: stderr.port }, ...also };
   }

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { resolve } from 'node:path';
 import { describe, reasonOf, UserError } from '../errors.js';
 import { parseExactJson, positionOf } from './exact-json.js';
 import { expectations, validate } from './generated/validate-config.js';
@@ -16,9 +16,9 @@ export interface LoadedSpec {
 /** No real config.json comes near: the largest known seccomp profiles take 100 KiB. */
 const MAX_BYTES = 3 << 20;
 
-/** Reads and validates `bundle`/config.json. Throws a UserError that names the file, and the place in it. */
-export function loadSpec(bundle: string): LoadedSpec {
-  const path = join(bundle, 'config.json');
+/** Reads and validates a bundle's configuration, `config` inside its folder. Throws a UserError that names the file, and the place in it. */
+export function loadSpec(bundle: string, config = 'config.json'): LoadedSpec {
+  const path = resolve(bundle, config);
   let bytes: Buffer;
   try {
     bytes = readFileSync(path);

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { askSandbox } from '../runtime/control-client.js';
 import { reasonOf, UserError } from '../runtime/errors.js';
+import { limitCgroups } from '../runtime/host-cgroup.js';
 import { logWarning } from '../runtime/log.js';
 import { ContainerStore } from '../runtime/state/store.js';
 import { guestUpdate, parseResources, type ResourceUpdate } from '../runtime/update-resources.js';
@@ -63,6 +64,7 @@ export async function main(args: readonly string[], { root }: Globals): Promise<
   if (state.status === 'stopped') throw new UserError('container not running');
   const update = guestUpdate(resources, state.machine, logWarning);
   askSandbox(store, id, 'update', { resources: update });
+  limitCgroups(state.cgroups, resources);
   return 0;
 }
 

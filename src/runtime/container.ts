@@ -8,7 +8,7 @@ import { lockContainerId } from './container-lock.js';
 import { UserError } from './errors.js';
 import { type GuestConfig, guestConfig } from './guest-config.js';
 import { runHooks, runPoststopHooks } from './hooks.js';
-import { cgroupFolders, enterCgroups, removeCgroups } from './host-cgroup.js';
+import { cgroupFolders, enterCgroups, limitCgroups, ownCgroup, removeCgroups } from './host-cgroup.js';
 import { containerParams, machineConfig } from './machine-config.js';
 import { type Attached, attachNetwork } from './network/attach.js';
 import { setGuestNetwork } from './network/guest-spec.js';
@@ -259,6 +259,11 @@ export class Container {
     );
   }
 
+  /** Holds the machine to what the container may have, once it has booted. */
+  limit(): void {
+    limitCgroups(this.#state.cgroups, this.bundle.spec.linux?.resources ?? {});
+  }
+
   /** Opens the sandbox to the other commands. */
   listen(): void {
     this.#control = new ContainerControl(this, `${this.#folder}/${CONTROL_SOCKET}`);
@@ -271,9 +276,10 @@ export class Container {
   }
 
   #enterCgroups(): void {
-    const path = this.bundle.spec.linux?.cgroupsPath;
-    if (path === undefined || path === '') return;
-    const cgroups = enterCgroups(cgroupFolders(path), process.pid);
+    const { options, bundle } = this;
+    const own = options.command === 'create' ? ownCgroup(options.id) : '';
+    const folders = cgroupFolders(bundle.spec.linux?.cgroupsPath || own);
+    const cgroups = enterCgroups(folders, process.pid, (message) => options.log('warning', message));
     // The sandbox itself is in them: only who comes after it can remove them.
     if (cgroups.length > 0) this.#change({ cgroups });
     this.#undo.push(() => removeCgroups(cgroups));

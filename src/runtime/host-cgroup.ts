@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { codeOf } from './errors.js';
+import { codeOf, UserError } from './errors.js';
+import type { Resources } from './spec/types.js';
 
 /**
  * The control groups of the host for a `linux.cgroupsPath`: one of the unified hierarchy, or one of each controller's. The container's
@@ -18,9 +19,29 @@ export function cgroupFolders(path: string): string[] {
   return hierarchies().map((mount) => `${mount}/${clean}`);
 }
 
-/** Makes the groups and puts a process into them. Returns those that it is in: without the rights to, none. */
-export function enterCgroups(folders: readonly string[], pid: number): string[] {
+/** Where a container without a `linux.cgroupsPath` is: a group of its own below this process's, of the unified hierarchy. */
+export function ownCgroup(id: string): string {
+  const line = readFileSync('/proc/self/cgroup', 'latin1')
+    .split('\n')
+    .find((text) => text.startsWith('0::'));
+  return `${line?.slice(3) ?? ''}/${id}`;
+}
+
+/**
+ * Makes the groups and puts a process into them. Returns those that it is in: without the rights to, none.
+ * @throws UserError for a frozen group, in which the process would never go on
+ */
+export function enterCgroups(
+  folders: readonly string[],
+  pid: number,
+  warn: (message: string) => void,
+): string[] {
   return folders.filter((folder) => {
+    if (read(`${folder}/cgroup.freeze`) === '1' || read(`${folder}/freezer.state`) === 'FROZEN') {
+      throw new UserError(`container's cgroup unexpectedly frozen: ${folder}`);
+    }
+    const others = (read(`${folder}/cgroup.procs`) ?? '').split('\n').filter(Boolean).length;
+    if (others > 0) warn(`container's cgroup is not empty: ${others} process(es) found in ${folder}`);
     try {
       mkdirSync(folder, { recursive: true, mode: 0o755 });
       enableControllers(folder);
@@ -33,6 +54,51 @@ export function enterCgroups(folders: readonly string[], pid: number): string[] 
   });
 }
 
+/** A file's text without the line's end; undefined where there is none to read. */
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'latin1').trimEnd();
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Limits the processors' time of the machine as a whole as the container's is limited: what the guest's kernel and the devices take is
+ * its own too. Memory is not limited here, since the machine's is more than the container's, nor are processes, which are others.
+ * What this process has not the right to limit is limited in the guest only.
+ */
+export function limitCgroups(folders: readonly string[], { cpu = {}, unified = {} }: Resources): void {
+  const { quota, period, shares, cpus, mems } = cpu;
+  const set = (path: string, value: string | number | undefined): void => {
+    if (value === undefined || value === '' || !existsSync(path)) return;
+    try {
+      writeFileSync(path, String(value));
+    } catch {
+      // Not allowed, or more than the group above has.
+    }
+  };
+  for (const folder of folders) {
+    const [oldQuota = 'max', oldPeriod = '100000'] = (read(`${folder}/cpu.max`) ?? '').split(' ');
+    const newQuota = quota === undefined || quota === 0 ? oldQuota : quota < 0 ? 'max' : quota;
+    const max =
+      quota === undefined && period === undefined ? undefined : `${newQuota} ${period || oldPeriod}`;
+    set(`${folder}/cpu.max`, unified['cpu.max'] ?? max);
+    set(`${folder}/cpu.weight`, unified['cpu.weight'] ?? (shares ? weightOf(shares) : undefined));
+    set(`${folder}/cpuset.cpus`, unified['cpuset.cpus'] ?? cpus);
+    set(`${folder}/cpuset.mems`, unified['cpuset.mems'] ?? mems);
+    set(`${folder}/cpu.cfs_period_us`, period);
+    set(`${folder}/cpu.cfs_quota_us`, quota);
+    set(`${folder}/cpu.shares`, shares);
+  }
+}
+
+/** Shares of cgroup v1, 2 to 262144, as a weight of v2, 1 to 10000, as every runtime does it. */
+function weightOf(shares: number): number {
+  const clamped = Math.min(Math.max(shares, 2), 262_144);
+  return 1 + Math.floor(((clamped - 2) * 9999) / 262_142);
+}
+
 /** Has the unified hierarchy count in a group what its readers look for; as far as we may. */
 function enableControllers(folder: string): void {
   const parents: string[] = [];
@@ -40,7 +106,7 @@ function enableControllers(folder: string): void {
     parents.unshift(above);
   }
   for (const parent of parents) {
-    for (const controller of ['cpu', 'cpuset', 'io', 'memory', 'pids']) {
+    for (const controller of (read(`${parent}/cgroup.controllers`) ?? '').split(' ')) {
       try {
         writeFileSync(`${parent}/cgroup.subtree_control`, `+${controller}`);
       } catch {

@@ -82,6 +82,7 @@ export async function runContainer(
       });
     }
     await sandbox.run();
+    container.limit();
     container.started(options.pidFile);
     await container.runHooks('poststart', 'running');
     const status = await sandbox.ended;

@@ -47,6 +47,7 @@ export async function sandboxMain(request: CreateRequest): Promise<number> {
     container.listen();
     await booted;
     await sandbox.create();
+    container.limit();
     enterContainerView(container);
 
     container.setStatus('created');

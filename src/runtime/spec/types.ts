@@ -103,11 +103,15 @@ export interface Resources {
     quota?: number;
     /** Microseconds. */
     period?: number;
+    /** Of cgroup v1: 2 to 262144. */
+    shares?: number;
     cpus?: string;
     mems?: string;
     [key: string]: unknown;
   };
   blockIO?: Record<string, unknown>;
+  /** Files of cgroup v2 and what is written to them. */
+  unified?: Record<string, string>;
   [key: string]: unknown;
 }
 

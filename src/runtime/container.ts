@@ -16,6 +16,7 @@ import { joinNetwork } from './network/join.js';
 import { planNetwork } from './network/plan.js';
 import { hostUser } from './owners.js';
 import { writePidFile } from './pid-file.js';
+import { listenVariables } from './preserved-fds.js';
 import { ContainerControl } from './sandbox/container-control.js';
 import { Sandbox, type SandboxStreams } from './sandbox/sandbox.js';
 import { sizeMachine } from './sizing.js';
@@ -199,6 +200,8 @@ export class Container {
     this.#enterCgroups();
     const spec = this.guest.spec;
     const attached = await this.#setUpNetwork();
+    const listen = listenVariables();
+    if (listen.length > 0) spec.process.env = [...(spec.process.env ?? []), ...listen];
     const terminal = spec.process.terminal === true;
     const size = terminal ? options.terminalSize?.() : undefined;
     if (size !== undefined) spec.process.consoleSize = { height: size.rows, width: size.columns };

@@ -1,7 +1,8 @@
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { addon, packageRoot } from '../addon/index.js';
 import type { SettingFlags } from './config/settings.js';
 import { UserError } from './errors.js';
+import { inheritedFds } from './preserved-fds.js';
 
 /** What `create` hands to the sandbox that it starts, as JSON in an argument. */
 export interface CreateRequest {
@@ -30,8 +31,6 @@ export const STATUS_FD = 3;
  * container has one open any more it is closed, for who waits for its end.
  */
 export const STREAM_FDS = [4, 5, 6] as const;
-/** The first preserved descriptor of a command (runc's `--preserve-fds`). */
-const FIRST_PRESERVED = 3;
 
 /**
  * Starts a container's sandbox, to which this process's standard streams go, and waits until the container is created.
@@ -43,20 +42,19 @@ export function createContainer(
   warn: (message: string) => void,
   env: NodeJS.ProcessEnv = process.env,
 ): number {
+  const preserved = inheritedFds(request.preserveFds);
+  const made: CreateRequest = { ...request, preserveFds: preserved.length };
   const pipe = addon().pipe();
   if (typeof pipe === 'number') throw new UserError(`no pipe for the sandbox (errno ${-pipe})`);
   const [read, write] = pipe;
-  const nothing = openSync('/dev/null', 'r+');
-  const preserved = Array.from({ length: request.preserveFds }, (_, index) => FIRST_PRESERVED + index);
   const program = process.execPath;
   const pid = addon().spawn(
     program,
-    [program, `${packageRoot()}/dist/tsvmm.cjs`, 'sandbox', request.id, JSON.stringify(request)],
+    [program, `${packageRoot()}/dist/tsvmm.cjs`, 'sandbox', request.id, JSON.stringify(made)],
     Object.entries(env).map(([name, value]) => `${name}=${value}`),
-    { fds: [nothing, nothing, nothing, write, 0, 1, 2, ...preserved], setsid: true },
+    { fds: [-1, -1, -1, write, 0, 1, 2, ...preserved], setsid: true },
   );
   closeSync(write);
-  closeSync(nothing);
   if (pid < 0) throw new UserError(`the sandbox cannot be started (errno ${-pid})`);
   let created = false;
   for (const line of lines(read)) {

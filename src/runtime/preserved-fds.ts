@@ -19,6 +19,29 @@ export function preservedFds(count: number): number[] {
   return fds;
 }
 
+/** As many as the guest takes (docs/agent-protocol.md). */
+const MOST = 64;
+
+/**
+ * The same as crun does it for a container's own process: one that is not open is no error, and its place has -1. systemd's
+ * ({@link listenFds}) come first.
+ * @throws UserError where they are too many
+ */
+export function inheritedFds(asked: number): number[] {
+  const count = asked + listenFds(process.env);
+  const fds = Array.from({ length: count }, (_, index) => (isInherited(FIRST + index) ? FIRST + index : -1));
+  while (fds.at(-1) === -1) fds.pop();
+  if (fds.length > MOST)
+    throw new UserError(`--preserve-fds: ${fds.length} descriptors are too many, at most ${MOST}`);
+  return fds;
+}
+
+/** What systemd's protocol tells the process of descriptors that came with it (sd_listen_fds(3)). */
+export function listenVariables(): string[] {
+  const count = listenFds(process.env);
+  return count > 0 ? [`LISTEN_FDS=${count}`, 'LISTEN_PID=1'] : [];
+}
+
 function isInherited(fd: number): boolean {
   let info: string;
   try {

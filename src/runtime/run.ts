@@ -1,8 +1,10 @@
+import { openSync } from 'node:fs';
 import type { Machine } from '../machine/machine.js';
 import type { Timeline } from '../machine/timeline.js';
 import type { SettingFlags } from './config/settings.js';
 import { Container } from './container.js';
 import { logError, logWarning } from './log.js';
+import { inheritedFds } from './preserved-fds.js';
 import { onSignals } from './signals.js';
 
 export { RunError } from './container.js';
@@ -56,7 +58,7 @@ export async function runContainer(
     transient: !options.keep,
     flags: options.flags,
     debug: options.debug,
-    preserved: Array.from({ length: options.preserveFds }, (_, index) => 3 + index),
+    preserved: inheritedFds(options.preserveFds).map((fd) => (fd < 0 ? openSync('/dev/null', 'r+') : fd)),
     timeline: options.timeline,
     streams: (wanted) => {
       hasTerminal = wanted && terminal.size() !== undefined;

@@ -25,7 +25,7 @@ while [ $# -ge 2 ]; do
       cd "$folder/runc/tests/integration" || exit
       # bats and the cases want a controlling terminal; script(1) gives one.
       RUNC=$runtime BATS_TEST_TIMEOUT=$seconds PATTERN=$pattern \
-        script -qec 'bats --tap --filter "$PATTERN" '"$file" /dev/null </dev/null 2>&1 | tr -d '\r'
+        script -qec 'bats --tap --filter "$PATTERN" '"$file" /dev/null </dev/null 2>&1 | sed -u 's/\r$//'
       status=${PIPESTATUS[0]}
       ;;
     crun)

@@ -16,9 +16,9 @@ Makes a container of the bundle's configuration, in a microVM of its own. Its pr
   --pid-file FILE           gets the ID of the process that stands for the container's on this host
   --console-socket PATH     a Unix socket that gets the master of the container's terminal
   --preserve-fds N          the process gets N more descriptors of this command, from 3 on
-  --kernel FILE, --initrd FILE, --memory SIZE, --cpus N, --boot-timeout SECONDS
+  --kernel FILE, --initrd FILE, --memory SIZE, --cpus N, --network KIND, --boot-timeout SECONDS
                             as of tsvmm run
-  --no-pivot, --no-new-keyring
+  --no-pivot, --no-new-keyring, --no-subreaper
                             accepted, without effect: the root file system and the keys are the guest's`;
 
 const OPTIONS = {
@@ -29,6 +29,7 @@ const OPTIONS = {
   'preserve-fds': 'value',
   'no-pivot': 'flag',
   'no-new-keyring': 'flag',
+  'no-subreaper': 'flag',
   ...MACHINE_OPTIONS,
 } as const;
 

@@ -22,12 +22,15 @@ argument that is such a folder is the bundle, any other the ID.
   --initrd FILE             its initramfs, which has to hold tsvmm's agent
   --memory SIZE             the machine's memory: 512M, 1G, or a number of bytes
   --cpus N                  its vCPUs
+  --network auto|passt|none the network where the bundle names no network namespace to join
   --boot-timeout SECONDS    how long the guest may take to answer: 60 by default, or TSVMM_BOOT_TIMEOUT
   --detach, -d              returns once the process runs, as create and start do
   --pid-file FILE           gets the ID of the process that stands for the container's on this host
   --console-socket PATH     with --detach: a Unix socket that gets the master of the container's terminal
   --preserve-fds N          the process gets N more descriptors of this command, from 3 on
   --keep                    the container's state stays, for delete
+  --no-pivot, --no-new-keyring, --no-subreaper
+                            accepted, without effect
   --debug                   the guest's console and log go to standard error
   --timeline FILE           writes the phases of the start as JSON
 
@@ -74,7 +77,6 @@ export async function main(args: readonly string[], globals: Globals): Promise<n
       config: options.config,
       id,
       flags: { ...machineFlags(options), ...(debug ? { debug } : {}) },
-      debug,
       preserveFds,
       pidFile: options['pid-file'],
       keep: options.keep === true,

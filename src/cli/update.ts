@@ -59,11 +59,11 @@ export async function main(args: readonly string[], { root }: Globals): Promise<
   const store = new ContainerStore(root);
   const state = store.load(id);
   const { resources: file } = options;
-  const { resources } =
+  const { resources, digits } =
     file === undefined || file === '' ? fromOptions(options) : parseResources(readText(file), nameOf(file));
   if (state.status === 'stopped') throw new UserError('container not running');
   const update = guestUpdate(resources, state.machine, logWarning);
-  askSandbox(store, id, 'update', { resources: update });
+  askSandbox(store, id, 'update', { resources: update }, 0, digits);
   limitCgroups(state.cgroups, resources);
   return 0;
 }

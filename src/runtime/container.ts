@@ -1,4 +1,5 @@
 import { closeSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { Machine } from '../machine/machine.js';
 import type { Timeline } from '../machine/timeline.js';
 import { type Bundle, checkId, loadBundle } from './bundle.js';
@@ -25,6 +26,16 @@ import { startTimeOf } from './state/process.js';
 import { type ContainerStatus, ociState, type StoredState } from './state/state.js';
 import { CONFIG_FILE, CONTROL_SOCKET, ContainerStore, writeState } from './state/store.js';
 
+/** As runc: the user to whom the state belongs. */
+function ownerName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    // A user whom no file names.
+    return String(process.geteuid?.() ?? '');
+  }
+}
+
 export interface ContainerOptions {
   /** The folder of all containers' states. */
   readonly root: string;
@@ -39,8 +50,6 @@ export interface ContainerOptions {
   readonly transient: boolean;
   /** What the command line asks for. */
   readonly flags: SettingFlags;
-  /** The guest's console and the agent's log go to standard error. */
-  readonly debug: boolean;
   /** Descriptors that the process gets as 3, 4, ... */
   readonly preserved: readonly number[];
   readonly timeline?: Timeline | undefined;
@@ -99,7 +108,7 @@ export class Container {
       bundle: directory,
       rootfs: bundle.root.type === 'directory' ? bundle.root.directory : bundle.root.path,
       created: new Date().toISOString(),
-      owner: '',
+      owner: ownerName(),
       annotations: spec.annotations ?? {},
       machine: sizeMachine(spec, settings),
       transient: options.transient,
@@ -205,7 +214,9 @@ export class Container {
     const terminal = spec.process.terminal === true;
     const size = terminal ? options.terminalSize?.() : undefined;
     if (size !== undefined) spec.process.consoleSize = { height: size.rows, width: size.columns };
-    if (!options.debug) {
+    // The standard error of a created container is its process's.
+    const shown = settings.debugConsole && options.command === 'run';
+    if (!shown) {
       const file = openSync(store.logPath(id), 'w', 0o600);
       this.#undo.push(() => closeSync(file));
       this.#log = new ConsoleLog(file);
@@ -218,9 +229,9 @@ export class Container {
         size: this.#state.machine,
         networks: attached.networks,
         consoleFd: this.#log?.fd ?? 2,
-        debug: options.debug,
+        debug: settings.debugConsole,
         timeline: options.timeline,
-        log: (line) => (options.debug ? options.log('warning', line) : this.logLine(line)),
+        log: (line) => (shown ? options.log('warning', line) : this.logLine(line)),
       }),
     );
     this.#machine = machine;
@@ -235,7 +246,7 @@ export class Container {
       preserved: options.preserved,
       writable: spec.root.readonly !== true || exports.some(({ readOnly }) => !readOnly),
       bootTimeout: settings.bootTimeout,
-      debug: options.debug,
+      debug: settings.debugConsole,
       log: options.log,
       timeline: options.timeline,
       onOom: () => this.#control?.oom(),

@@ -1,5 +1,6 @@
 import { addon } from '../addon/index.js';
 import { UserError } from './errors.js';
+import { stringifyExactJson } from './spec/exact-json.js';
 import type { ContainerStore } from './state/store.js';
 
 const ENOENT = 2;
@@ -13,6 +14,7 @@ export class NotRunningError extends UserError {}
 /**
  * Asks a container's sandbox, and waits for its answer.
  * @param timeoutMs 0: as long as it takes
+ * @param digits how large numbers in `params` are written
  * @returns what the method answers
  * @throws UserError with the sandbox's reason; NotRunningError where there is none
  */
@@ -22,8 +24,9 @@ export function askSandbox(
   method: string,
   params: object = {},
   timeoutMs = 0,
+  digits: ReadonlyMap<number, string> = new Map(),
 ): unknown {
-  const line = JSON.stringify({ jsonrpc: '2.0', id: 1, method, params });
+  const line = stringifyExactJson({ jsonrpc: '2.0', id: 1, method, params }, digits);
   const answer = addon().controlRequest(store.socketPath(id), line, timeoutMs);
   if (typeof answer === 'number') {
     const error = -answer;

@@ -18,8 +18,6 @@ export interface RunOptions {
   /** Undefined: one that no other container has. */
   readonly id?: string | undefined;
   readonly flags: SettingFlags;
-  /** The guest's console and the agent's log go to standard error. */
-  readonly debug: boolean;
   /** How many of the descriptors from 3 on the process gets. */
   readonly preserveFds: number;
   readonly pidFile?: string | undefined;
@@ -57,7 +55,6 @@ export async function runContainer(
     command: 'run',
     transient: !options.keep,
     flags: options.flags,
-    debug: options.debug,
     preserved: inheritedFds(options.preserveFds).map((fd) => (fd < 0 ? openSync('/dev/null', 'r+') : fd)),
     timeline: options.timeline,
     streams: (wanted) => {

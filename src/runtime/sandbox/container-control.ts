@@ -96,7 +96,8 @@ export class ContainerControl implements ControlHandlers {
 
   async exec(request: ExecRequest): Promise<Exec> {
     const { container } = this;
-    if (container.status !== 'running' && container.status !== 'created') {
+    const allowed = container.status === 'paused' && request.ignorePaused;
+    if (container.status !== 'running' && container.status !== 'created' && !allowed) {
       const what = container.status === 'paused' ? 'a paused' : 'a stopped';
       throw new UserError(`cannot exec in ${what} container`);
     }

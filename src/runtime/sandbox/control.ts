@@ -148,7 +148,13 @@ export class ControlService {
       );
     }
     this.#attached.set(connection, { exec: undefined });
-    const exec = await this.handlers.exec({ process, digits, fds, terminal });
+    const exec = await this.handlers.exec({
+      process,
+      digits,
+      fds,
+      terminal,
+      ignorePaused: params.ignorePaused === true,
+    });
     if (!this.#attached.has(connection)) {
       await exec.signal(SIGKILL).catch(() => {});
       return;

@@ -10,6 +10,8 @@ export interface ExecRequest {
   /** Descriptors, handed over: in, out and err, or in and out of a terminal; then what the process gets as 3, 4, ... */
   readonly fds: readonly number[];
   readonly terminal: boolean;
+  /** In a paused container too: it waits there. */
+  readonly ignorePaused: boolean;
 }
 
 /** A process that runs in the container beside its first. */

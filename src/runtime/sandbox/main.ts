@@ -26,7 +26,6 @@ export async function sandboxMain(request: CreateRequest): Promise<number> {
       command: 'create',
       transient: false,
       flags: request.flags,
-      debug: false,
       preserved: preservedFds(request.preserveFds),
       streams: (wanted): SandboxStreams => {
         terminal = consoleTerminal(wanted, request.consoleSocket);

@@ -73,7 +73,12 @@ t.test('usage', async (t) => {
   await failure(t, ['boot', '/dev/null', '--net', 'tap=a,x'], /--net: expected tap=NAME.*got "x"/);
   await failure(t, ['boot', '/dev/null', '--decompress', 'never'], /--decompress: expected host or guest/);
   await failure(t, ['boot', '/dev/null', '--deadline', '0'], /--deadline: expected seconds/);
-  await failure(t, ['run', '--pid-file', 'x'], /unknown option --pid-file/);
+  await failure(t, ['run', '--pid-fiel', 'x'], /unknown option --pid-fiel: did you mean --pid-file\?/);
+  await failure(
+    t,
+    ['run', '--network', 'tap', '/none'],
+    /--network: expected auto, passt or none, got "tap"/,
+  );
   await failure(t, ['doctor', 'x'], /unexpected argument x/);
 });
 

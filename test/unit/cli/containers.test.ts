@@ -240,6 +240,7 @@ t.test('update', async (t) => {
   }).replace('"limit":0', '"limit":18446744073709551615');
   const file = { memory: { limit: 50 << 20 }, cpu: { shares: 0 } };
   t.match(await updated(['--resources', '-', '--memory', '1G'], text), file);
+  t.match(sandboxes.asked.at(-1)?.line, '"limit":18446744073709551615', 'large numbers as they were');
   t.notMatch(sandboxes.asked.at(-1)?.line, 'devices');
   const path = join(sandboxes.root, 'resources.json');
   writeFileSync(path, text);

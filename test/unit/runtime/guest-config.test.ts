@@ -40,12 +40,6 @@ t.test('what cannot work is refused by name', async (t) => {
       /linux\.namespaces\[0\]\.path: the pid namespace \/proc\/1\/ns\/pid is the host's/,
     ],
     [
-      (s) => {
-        s.hooks = { prestart: [{ path: '/bin/true' }] };
-      },
-      /hooks\.prestart: tsvmm runs no hooks/,
-    ],
-    [
       (s) => s.linux?.devices?.push({ type: 'b', path: '/dev/sda', major: 8, minor: 0 }),
       /linux\.devices\[1\]: \/dev\/sda \(b 8:0\) is a device of the host/,
     ],

@@ -4,7 +4,7 @@ import { addon, packageRoot } from '../addon/index.js';
 import { reasonOf, UserError } from '../runtime/errors.js';
 import { type ExactProcess, parseProcess, processFrom } from '../runtime/exec-process.js';
 import { logWarning } from '../runtime/log.js';
-import { listenFds, preservedFds } from '../runtime/preserved-fds.js';
+import { listenFds, listenVariables, preservedFds } from '../runtime/preserved-fds.js';
 import { stringifyExactJson } from '../runtime/spec/exact-json.js';
 import { ContainerStore } from '../runtime/state/store.js';
 import { type Parsed, parseArguments, parseInteger, UsageError } from './arguments.js';
@@ -87,7 +87,7 @@ export async function main(args: readonly string[], { root }: Globals): Promise<
   const preserve = preservedCount(options);
   const preserved = preservedFds(preserve);
   if (listenFds(process.env) > 0) {
-    own.env = [...(own.env ?? []), `LISTEN_FDS=${listenFds(process.env)}`, 'LISTEN_PID=1'];
+    own.env = [...(own.env ?? []), ...listenVariables()];
   }
   const request = {
     jsonrpc: '2.0',

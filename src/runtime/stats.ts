@@ -116,12 +116,13 @@ function blkio(value: unknown): Readonly<Record<string, readonly BlkioEntry[]>> 
   return { ioServiceBytesRecursive: bytes, ioServicedRecursive: operations };
 }
 
+/** By the size of the pages: `2MB`. */
 function hugetlb(value: unknown): Readonly<Record<string, object>> {
-  if (typeof value !== 'object' || value === null) return {};
-  return Object.fromEntries(
-    Object.entries(value).map(([size, item]) => {
-      const { usage = 0, max = 0, failcnt = 0 } = numbers(item);
-      return [size, { usage, max, failcnt }];
-    }),
-  );
+  if (!Array.isArray(value)) return {};
+  const sizes = value.flatMap((item): [string, object][] => {
+    const { usage = 0, failcnt = 0 } = numbers(item);
+    const size: unknown = typeof item === 'object' && item !== null ? Reflect.get(item, 'size') : undefined;
+    return typeof size === 'string' && /^\d{1,4}[KMG]B$/.test(size) ? [[size, { usage, failcnt }]] : [];
+  });
+  return Object.fromEntries(sizes);
 }

@@ -152,6 +152,7 @@ t.test('events', async (t) => {
         oomKills: 1,
       },
       pids: { current: 2 },
+      hugetlb: [{ size: '2MB', usage: 4, failcnt: 1, max: 9 }],
       io: [{ major: 254, minor: 0, readBytes: 10, writeBytes: 20, readOps: 1, writeOps: 2 }],
     };
   };
@@ -188,7 +189,7 @@ t.test('events', async (t) => {
         { major: 254, minor: 0, op: 'Write', value: 2 },
       ],
     },
-    hugetlb: {},
+    hugetlb: { '2MB': { usage: 4, failcnt: 1 } },
     intel_rdt: {},
     network_interfaces: null,
   });
@@ -200,7 +201,7 @@ t.test('events', async (t) => {
   for (const answer of [
     {},
     { memory: 7, io: 'x', cpu: { usageNs: -1 } },
-    { io: [null], hugetlb: { '2MB': 1 } },
+    { io: [null], hugetlb: [null, { size: 7 }, { size: 'x' }] },
   ]) {
     sandboxes.answer = () => answer;
     t.equal((await run(['events', '--stats', 'c'])).status, 0, 'whatever a guest says');

@@ -1,5 +1,5 @@
-import { type Stats, statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { lstatSync, type Stats, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { reasonOf, UserError } from './errors.js';
 import { type LoadedSpec, loadSpec } from './spec/load.js';
 
@@ -30,7 +30,21 @@ export function loadBundle(path: string, config?: string): Bundle {
   const directory = resolve(path);
   if (!statOf(directory, 'bundle').isDirectory()) throw new UserError(`bundle ${directory}: not a folder`);
   const loaded = loadSpec(directory, config);
-  return { ...loaded, directory, root: rootOf(directory, loaded) };
+  const root = rootOf(directory, loaded);
+  if (root.type === 'directory') checkSystemMounts(root.directory, loaded);
+  return { ...loaded, directory, root };
+}
+
+/** As runc: what the kernel shows of itself is not mounted where a link of the image's leads. */
+function checkSystemMounts(root: string, { spec }: LoadedSpec): void {
+  for (const [index, { type, destination }] of (spec.mounts ?? []).entries()) {
+    if (type !== 'proc' && type !== 'sysfs') continue;
+    if (lstatSync(join(root, destination), { throwIfNoEntry: false })?.isSymbolicLink()) {
+      throw new UserError(
+        `config.json: mounts[${index}]: ${destination} must be mounted on ordinary directory, but is a symbolic link in the root file system`,
+      );
+    }
+  }
 }
 
 function rootOf(directory: string, { spec }: LoadedSpec): Bundle['root'] {

@@ -32,6 +32,25 @@ t.test('the root file system is found', async (t) => {
   t.same(loadBundle(linked).root, { type: 'directory', directory: join(linked, 'link') });
 });
 
+t.test('the configuration may have another name', async (t) => {
+  const folder = bundle(t);
+  writeFileSync(join(folder, 'other.json'), JSON.stringify({ ...sampleSpec(), root: { path: '/usr' } }));
+  t.same(loadBundle(folder, 'other.json').root, { type: 'directory', directory: '/usr' });
+  t.throws(() => loadBundle(folder, 'none.json'), { message: /none\.json: no such file/ });
+});
+
+t.test('proc and sysfs are not mounted where a link leads', async (t) => {
+  for (const name of ['proc', 'sys']) {
+    const folder = bundle(t, (spec) => {
+      spec.mounts = [{ type: name === 'sys' ? 'sysfs' : 'proc', source: name, destination: `/${name}` }];
+    });
+    symlinkSync('/elsewhere', join(folder, 'rootfs', name));
+    t.throws(() => loadBundle(folder), {
+      message: new RegExp(`mounts\\[0\\]: /${name} must be mounted on ordinary directory`),
+    });
+  }
+});
+
 t.test('a raw image takes its place', async (t) => {
   const image = (path: string, format: 'raw' | 'qcow2') =>
     bundle(t, (spec) => {

@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
+#include <string_view>
 #include <utility>
 
 #include "error.h"
@@ -88,33 +90,28 @@ void Agent::onLine(std::string_view line) {
 }
 
 void Agent::dispatch(const Request& request) {
-  if (request.method == "container.run") {
-    begin(request, Container::Begin::kRunning);
-  } else if (request.method == "container.create") {
-    begin(request, Container::Begin::kCreated);
-  } else if (request.method == "container.start") {
-    start(request);
-  } else if (request.method == "container.exec") {
-    exec(request);
-  } else if (request.method == "container.kill") {
-    const KillParams params = parseKillParams(request.params);
-    container(params.id).kill(params);
-    answer(request, Json::object());
-  } else if (request.method == "container.resize") {
-    const ResizeParams params = parseResizeParams(request.params);
-    container(params.id).resize(params);
-    answer(request, Json::object());
-  } else if (request.method == "network.set") {
-    setNetwork(parseNetworkParams(request.params));
-    answer(request, Json::object());
-  } else if (request.method == "machine.time") {
-    setTime(parseTimeParams(request.params));
-    answer(request, Json::object());
-  } else if (request.method == "machine.shutdown") {
-    shutdown(request);
-  } else {
+  static const std::map<std::string_view, void (Agent::*)(const Request&)> kMethods = {
+      {"container.run", &Agent::run},
+      {"container.create", &Agent::create},
+      {"container.start", &Agent::start},
+      {"container.exec", &Agent::exec},
+      {"container.kill", &Agent::kill},
+      {"container.resize", &Agent::resize},
+      {"container.processes", &Agent::processes},
+      {"container.stats", &Agent::stats},
+      {"container.update", &Agent::update},
+      {"container.pause", &Agent::pause},
+      {"container.resume", &Agent::resume},
+      {"network.set", &Agent::setNetwork},
+      {"machine.time", &Agent::setTime},
+      {"machine.shutdown", &Agent::shutdown},
+  };
+  const auto method = kMethods.find(request.method);
+  if (method == kMethods.end()) {
     refuse(request, RpcCode::kMethodNotFound, "there is no method \"" + request.method + "\"");
+    return;
   }
+  (this->*method->second)(request);
 }
 
 void Agent::answer(const Request& request, const Json& result) {
@@ -140,6 +137,16 @@ Container& Agent::container(const std::string& id) {
   return *found->second;
 }
 
+Reply Agent::replyTo(const Request& request) {
+  const Request caller{request.id, request.method, nullptr};
+  return {[this, caller] { answer(caller, Json::object()); },
+          [this, caller](const std::string& message) { refuse(caller, RpcCode::kOperation, message); }};
+}
+
+void Agent::run(const Request& request) { begin(request, Container::Begin::kRunning); }
+
+void Agent::create(const Request& request) { begin(request, Container::Begin::kCreated); }
+
 void Agent::begin(const Request& request, Container::Begin begin) {
   RunParams params = parseRunParams(request.params);
   const std::string id = params.id;
@@ -162,6 +169,7 @@ void Agent::begin(const Request& request, Container::Begin begin) {
     control_.send(encodeNotification("container.exit", params));
     drop(id);
   };
+  events.oom = [this, id] { control_.send(encodeNotification("container.oom", {{"id", id}})); };
   events.warning = [this, id](const std::string& message) { log("warn", id + ": " + message); };
   containers_[id] = nullptr;
   try {
@@ -199,6 +207,50 @@ void Agent::exec(const Request& request) {
   in.exec(std::move(params), std::move(events));
 }
 
+void Agent::kill(const Request& request) {
+  const KillParams params = parseKillParams(request.params);
+  container(params.id).kill(params);
+  answer(request, Json::object());
+}
+
+void Agent::resize(const Request& request) {
+  const ResizeParams params = parseResizeParams(request.params);
+  container(params.id).resize(params);
+  answer(request, Json::object());
+}
+
+void Agent::processes(const Request& request) {
+  answer(request, container(parseIdParams(request.params)).processes());
+}
+
+void Agent::stats(const Request& request) {
+  answer(request, container(parseIdParams(request.params)).stats());
+}
+
+void Agent::update(const Request& request) {
+  const UpdateParams params = parseUpdateParams(request.params);
+  container(params.id).update(params.resources, replyTo(request));
+}
+
+void Agent::pause(const Request& request) {
+  container(parseIdParams(request.params)).pause(replyTo(request));
+}
+
+void Agent::resume(const Request& request) {
+  container(parseIdParams(request.params)).resume();
+  answer(request, Json::object());
+}
+
+void Agent::setNetwork(const Request& request) {
+  agent::setNetwork(parseNetworkParams(request.params));
+  answer(request, Json::object());
+}
+
+void Agent::setTime(const Request& request) {
+  agent::setTime(parseTimeParams(request.params));
+  answer(request, Json::object());
+}
+
 /// Its own handlers call this, so it goes when they have returned.
 void Agent::drop(const std::string& id) {
   loop_.post([this, id] {
@@ -224,7 +276,7 @@ void Agent::reap() {
 
 void Agent::shutdown(const Request& request) {
   // Everything but ourselves. Their exits are of no more interest.
-  kill(-1, SIGKILL);
+  ::kill(-1, SIGKILL);
   while (waitpid(-1, nullptr, 0) > 0 || errno == EINTR) {
   }
   sync();

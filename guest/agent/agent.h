@@ -10,6 +10,7 @@
 #include "container.h"
 #include "control.h"
 #include "loop.h"
+#include "reply.h"
 #include "rpc.h"
 
 namespace tsvmm::agent {
@@ -35,10 +36,22 @@ class Agent {
   void answer(const Request& request, const Json& result);
   void refuse(const Request& request, RpcCode code, const std::string& message, const Json& data = nullptr);
 
+  void run(const Request& request);
+  void create(const Request& request);
   void begin(const Request& request, Container::Begin begin);
   void start(const Request& request);
   void exec(const Request& request);
+  void kill(const Request& request);
+  void resize(const Request& request);
+  void processes(const Request& request);
+  void stats(const Request& request);
+  void update(const Request& request);
+  void pause(const Request& request);
+  void resume(const Request& request);
+  void setNetwork(const Request& request);
+  void setTime(const Request& request);
   void shutdown(const Request& request);
+  Reply replyTo(const Request& request);
   void drop(const std::string& id);
   Container& container(const std::string& id);
   void removeCgroups();

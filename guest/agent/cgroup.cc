@@ -2,14 +2,16 @@
 
 #include <dirent.h>
 #include <signal.h>
-#include <sys/types.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <limits>
+#include <string_view>
 
+#include "keyed.h"
 #include "mounts.h"
 
 namespace tsvmm::agent {
@@ -34,36 +36,38 @@ void walk(const std::string& folder, const std::function<void(const std::string&
 
 }  // namespace
 
+std::vector<pid_t> Cgroup::processes(std::size_t most) const {
+  std::vector<pid_t> pids;
+  walk(folder_, [&](const std::string& group) {
+    const std::string list = readFile(group + "/cgroup.procs");
+    std::string_view rest = list;
+    std::string_view line;
+    while (pids.size() < most && nextLine(rest, line)) {
+      const auto pid = static_cast<pid_t>(decimal(line));
+      if (pid > 1) {
+        pids.push_back(pid);
+      }
+    }
+  });
+  return pids;
+}
+
 int Cgroup::signal(int number) const {
   // Atomic, so that nothing escapes by forking. Linux has it since 5.14.
   if (number == SIGKILL && access((folder_ + "/cgroup.kill").c_str(), F_OK) == 0 &&
       writeFile(folder_ + "/cgroup.kill", "1")) {
     return 1;
   }
-  int count = 0;
-  walk(folder_, [&](const std::string& group) {
-    const std::string processes = readFile(group + "/cgroup.procs");
-    const char* next = processes.c_str();
-    while (*next != '\0') {
-      char* end = nullptr;
-      const long pid = std::strtol(next, &end, 10);
-      if (end == next) {
-        break;
-      }
-      if (pid > 1 && kill(static_cast<pid_t>(pid), number) == 0) {
-        ++count;
-      }
-      next = *end == '\n' ? end + 1 : end;
-    }
-  });
-  return count;
+  const std::vector<pid_t> pids = processes(std::numeric_limits<std::size_t>::max());
+  return static_cast<int>(
+      std::count_if(pids.begin(), pids.end(), [&](pid_t pid) { return kill(pid, number) == 0; }));
 }
 
-bool Cgroup::oomKilled() const {
-  const std::string events = readFile(folder_ + "/memory.events");
-  const std::size_t at = events.find("oom_kill ");
-  return at != std::string::npos && std::atol(events.c_str() + at + std::strlen("oom_kill ")) > 0;
+std::uint64_t Cgroup::oomKills() const {
+  return keyedNumber(readFile(folder_ + "/memory.events"), "oom_kill");
 }
+
+bool Cgroup::freeze(bool frozen) const { return writeFile(folder_ + "/cgroup.freeze", frozen ? "1" : "0"); }
 
 bool Cgroup::remove() const {
   bool busy = false;

@@ -25,8 +25,7 @@ constexpr int kUnknownStatus = 255;
 constexpr rlim_t kMaxOpenFiles = 524288;
 /// What a container inherits where its configuration has no RLIMIT_NOFILE: the usual soft limit, and a hard
 /// one that databases can raise it to.
-constexpr rlimit kContainerFiles = {1024, kMaxOpenFiles};
-constexpr rlimit kOwnFiles = {kMaxOpenFiles, kMaxOpenFiles};
+constexpr rlim_t kUsualOpenFiles = 1024;
 
 int exitStatus(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
 
@@ -42,18 +41,27 @@ std::vector<Fd> moveUp(const std::vector<int>& descriptors) {
   return moved;
 }
 
+/// Our soft limit of open files, below the highest hard one that we can have.
+void limitFiles(rlim_t soft) {
+  rlimit limit = {soft, kMaxOpenFiles};
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = std::min(soft, limit.rlim_max);
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
 /// The limits that a container begins with, while it lives: a child inherits them.
 class ContainerLimits {
  public:
-  ContainerLimits() { setrlimit(RLIMIT_NOFILE, &kContainerFiles); }
-  ~ContainerLimits() { setrlimit(RLIMIT_NOFILE, &kOwnFiles); }
+  ContainerLimits() { limitFiles(kUsualOpenFiles); }
+  ~ContainerLimits() { limitFiles(kMaxOpenFiles); }
   ContainerLimits(const ContainerLimits&) = delete;
   ContainerLimits& operator=(const ContainerLimits&) = delete;
 };
 
 }  // namespace
 
-void raiseFileLimit() { setrlimit(RLIMIT_NOFILE, &kOwnFiles); }
+void raiseFileLimit() { limitFiles(kMaxOpenFiles); }
 
 pid_t Children::spawn(const std::vector<std::string>& words, const std::vector<int>& descriptors,
                       Handler ended) {

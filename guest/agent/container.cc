@@ -10,6 +10,8 @@
 #include "crun.h"
 #include "error.h"
 #include "mounts.h"
+#include "processes.h"
+#include "stats.h"
 
 namespace tsvmm::agent {
 
@@ -47,7 +49,8 @@ Container::Container(Loop& loop, Children& children, RunParams params, Begin beg
       cgroup_(params.cgroup),
       begin_(begin),
       config_(std::move(params.config)),
-      events_(std::move(events)) {
+      events_(std::move(events)),
+      freezer_(loop, cgroup_) {
   config_["root"]["path"] = folder_ + "/rootfs";
   config_["linux"]["cgroupsPath"] = params.cgroup;
   try {
@@ -113,6 +116,7 @@ Process::Events Container::processEvents() {
   Process::Events events;
   events.running = [this](pid_t pid) {
     state_ = State::kCreated;
+    watchMemory();
     const std::string problem = begin_ == Begin::kRunning ? start() : "";
     if (problem.empty()) {
       events_.running(pid);
@@ -136,18 +140,38 @@ Process::Events Container::processEvents() {
 
 void Container::processEnded() {
   state_ = State::kEnded;
-  oomKilled_ = cgroup_.oomKilled();
+  checkMemory();
   // Without a PID namespace of its own others may be left; with one this finds nobody.
   cgroup_.signal(SIGKILL);
+  freezer_.end();
   // Those that crun has not yet put into the control group get it as soon as they are there.
   for (const auto& [name, exec] : execs_) {
     exec->kill(SIGKILL);
   }
 }
 
+void Container::watchMemory() {
+  try {
+    memoryWatch_ = std::make_unique<CgroupWatch>(loop_, cgroup_.folder() + "/memory.events",
+                                                 [this](const std::string&) { checkMemory(); });
+  } catch (const OperationError& error) {
+    // A kernel without the controller.
+    if (error.error() != ENOENT) {
+      events_.warning(error.what());
+    }
+  }
+}
+
+void Container::checkMemory() {
+  const std::uint64_t kills = cgroup_.oomKills();
+  if (std::exchange(oomKills_, kills) < kills) {
+    events_.oom();
+  }
+}
+
 void Container::settle() {
   if (status_ && execs_.empty()) {
-    events_.exited(*std::exchange(status_, std::nullopt), oomKilled_);
+    events_.exited(*std::exchange(status_, std::nullopt), oomKills_ > 0);
   }
 }
 
@@ -172,9 +196,16 @@ std::string Container::start() {
   return "";
 }
 
-void Container::exec(ExecParams params, ExecEvents events) {
+void Container::requireProcess() const {
   if (state_ != State::kCreated && state_ != State::kRunning) {
     throw OperationError("container " + id_ + " is not running", ESRCH);
+  }
+}
+
+void Container::exec(ExecParams params, ExecEvents events) {
+  requireProcess();
+  if (freezer_.frozen()) {
+    throw OperationError("container " + id_ + " is paused", EBUSY);
   }
   const std::string name = params.exec;
   if (execs_.count(name) != 0) {
@@ -251,6 +282,48 @@ void Container::kill(const KillParams& params) {
                                              : "exec " + params.exec + " of container " + id_ + " has ended",
                          ESRCH);
   }
+}
+
+void Container::update(const Json& resources, Reply reply) {
+  requireProcess();
+  const std::string folder = folder_ + "/update-" + std::to_string(++updates_);
+  makeFolders(folder);
+  writeJson(folder + "/resources.json", resources);
+  const std::string log = folder + "/crun.log";
+  std::vector<std::string> words = crunCommand("update", log);
+  words.push_back("--resources=" + folder + "/resources.json");
+  words.push_back(id_);
+  const Fd null = openNull();
+  children_.spawn(words, {null.get(), null.get(), null.get()},
+                  [folder, log, reply = std::move(reply)](int status) {
+                    const std::string problem = status == 0 ? "" : crunRefusal(log, status);
+                    removeTree(folder);
+                    if (problem.empty()) {
+                      reply.done();
+                    } else {
+                      reply.failed(problem);
+                    }
+                  });
+}
+
+void Container::pause(Reply reply) {
+  requireProcess();
+  freezer_.pause(std::move(reply));
+}
+
+void Container::resume() {
+  requireProcess();
+  freezer_.resume();
+}
+
+Json Container::processes() {
+  requireProcess();
+  return readProcesses(cgroup_.processes(kMaxProcesses));
+}
+
+Json Container::stats() {
+  requireProcess();
+  return readStats(cgroup_.folder());
 }
 
 void Container::resize(const ResizeParams& params) { processOf(params.exec).resize(params.size); }

@@ -9,10 +9,13 @@
 #include <string>
 
 #include "cgroup.h"
+#include "cgroup_watch.h"
 #include "children.h"
+#include "freezer.h"
 #include "loop.h"
 #include "params.h"
 #include "process.h"
+#include "reply.h"
 
 namespace tsvmm::agent {
 
@@ -27,6 +30,8 @@ class Container {
     /// Once, after `running`: its process ended, all its output has been sent, and nothing is left of its
     /// execs.
     std::function<void(int status, bool oomKilled)> exited;
+    /// The kernel killed a process of it for want of memory.
+    std::function<void()> oom;
     /// Something that the host's log should have.
     std::function<void(const std::string& message)> warning;
   };
@@ -62,6 +67,14 @@ class Container {
   void kill(const KillParams& params);
   /// Throws OperationError: ENOTTY where the process has no terminal.
   void resize(const ResizeParams& params);
+  /// Changes what it may use. `reply` has crun's words where it refuses. Throws OperationError.
+  void update(const Json& resources, Reply reply);
+  /// Throw OperationError.
+  void pause(Reply reply);
+  void resume();
+  /// The results of container.processes and container.stats. Throw OperationError.
+  Json processes();
+  Json stats();
 
  private:
   enum class State { kCreating, kCreated, kRunning, kEnded };
@@ -74,6 +87,10 @@ class Container {
   Process::Events processEvents();
   Process::Events execProcessEvents(const std::string& name, ExecEvents events);
   void processEnded();
+  void watchMemory();
+  void checkMemory();
+  /// Throws OperationError unless it is there: created, or running.
+  void requireProcess() const;
   /// An exec's process is gone, and is destroyed when its handlers have returned.
   void dropExec(const std::string& name);
   /// Says that it has ended, as soon as nothing more will be sent.
@@ -92,10 +109,13 @@ class Container {
 
   State state_ = State::kCreating;
   std::unique_ptr<Process> process_;
+  Freezer freezer_;
+  std::unique_ptr<CgroupWatch> memoryWatch_;
+  std::uint64_t oomKills_ = 0;
+  unsigned updates_ = 0;
   std::map<std::string, std::unique_ptr<Process>> execs_;
   /// Of its own process, when all of that has been sent.
   std::optional<int> status_;
-  bool oomKilled_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

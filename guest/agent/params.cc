@@ -294,6 +294,17 @@ ExecParams parseExecParams(Json params) {
   return exec;
 }
 
+UpdateParams parseUpdateParams(Json params) {
+  UpdateParams update;
+  update.id = containerId(params);
+  const auto resources = params.find("resources");
+  if (resources == params.end() || !resources->is_object()) {
+    refuse("resources", "an object");
+  }
+  update.resources = std::move(*resources);
+  return update;
+}
+
 std::string parseIdParams(const Json& params) { return containerId(params); }
 
 KillParams parseKillParams(const Json& params) {

@@ -76,12 +76,19 @@ struct ResizeParams {
   WindowSize size;
 };
 
+struct UpdateParams {
+  std::string id;
+  /// As config.json's linux.resources.
+  Json resources;
+};
+
 /// Each reads the parameters of the method of its name and throws ParamsError, with the field's name and what
 /// was expected. container.create has those of container.run.
 RunParams parseRunParams(Json params);
 ExecParams parseExecParams(Json params);
 KillParams parseKillParams(const Json& params);
 ResizeParams parseResizeParams(const Json& params);
+UpdateParams parseUpdateParams(Json params);
 /// Where `id` is all.
 std::string parseIdParams(const Json& params);
 /// Nanoseconds since 1970.

@@ -33,14 +33,6 @@ Pipe makePipe() {
   return {Fd(ends[0]), Fd(ends[1])};
 }
 
-Fd openNull() {
-  Fd fd(open("/dev/null", O_RDWR | O_CLOEXEC));
-  if (!fd) {
-    throw systemError("cannot open", "/dev/null");
-  }
-  return fd;
-}
-
 Fd duplicate(const Fd& fd) {
   Fd copy(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
   if (!copy) {

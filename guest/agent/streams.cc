@@ -195,6 +195,14 @@ void Relay::finish() {
   loop_.post(std::move(done_));
 }
 
+Fd openNull() {
+  Fd fd(open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!fd) {
+    throw systemError("cannot open", "/dev/null");
+  }
+  return fd;
+}
+
 Fd startConnect(std::uint32_t port) {
   Fd fd(socket(AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) {

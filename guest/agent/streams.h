@@ -70,6 +70,8 @@ class Relay {
   bool ignoreHalfClose_ = false;
 };
 
+/// Opens /dev/null for both directions. Throws OperationError.
+Fd openNull();
 /// A non-blocking, close-on-exec vsock connection to the host's `port`, still being made.
 /// Throws OperationError.
 Fd startConnect(std::uint32_t port);

@@ -46,7 +46,7 @@ TEST_CASE("container.run: a share and three streams") {
   CHECK(run.streams.ports.standardOutput == 1026u);
   CHECK(run.streams.ports.standardError == 1027u);
   CHECK_FALSE(run.streams.ports.terminal.has_value());
-  CHECK_FALSE(run.streams.ports.terminal.has_value());
+  CHECK(run.streams.preserved.empty());
   CHECK(run.cgroup == "/demo");
   CHECK(run.mountsTag.empty());
   CHECK(run.config["process"]["args"][0] == "sh");
@@ -182,4 +182,75 @@ TEST_CASE("machine.time") {
     CAPTURE(bad);
     CHECK_THROWS_AS(parseTimeParams(Json::parse(bad)), ParamsError);
   }
+}
+
+TEST_CASE("container.create: preserved descriptors") {
+  CHECK(parseRunParams(with("/preserved", "[1029, 1030]")).streams.preserved ==
+        std::vector<std::uint32_t>{1029, 1030});
+  for (const char* bad : {"5", "[0]", "[\"1029\"]", "[4294967295]", "{}"}) {
+    CHECK(startsWith(refusal(with("/preserved", bad)), "preserved:"));
+  }
+  Json many = Json::array();
+  for (int i = 0; i < 65; ++i) {
+    many.push_back(2000 + i);
+  }
+  CHECK(startsWith(refusal(with("/preserved", many.dump())), "preserved:"));
+}
+
+TEST_CASE("container.exec: a process, its streams and its name") {
+  const char* const good = R"({"id": "demo", "exec": "e1", "process": {"args": ["ls"], "cwd": "/"},
+                               "streams": {"stdout": 1030}, "preserved": [1031]})";
+  const ExecParams exec = parseExecParams(Json::parse(good));
+  CHECK(exec.id == "demo");
+  CHECK(exec.exec == "e1");
+  CHECK(exec.process["cwd"] == "/");
+  CHECK(exec.streams.ports.standardOutput == 1030u);
+  CHECK_FALSE(exec.streams.ports.standardInput.has_value());
+  CHECK(exec.streams.preserved == std::vector<std::uint32_t>{1031});
+
+  const struct {
+    const char* pointer;
+    const char* value;
+    const char* start;
+  } wrong[] = {
+      {"/id", "\"../x\"", "id:"},
+      {"/exec", "\"..\"", "exec:"},
+      {"/exec", "\"a/b\"", "exec:"},
+      {"/exec", "5", "exec:"},
+      {"/process", "[]", "process:"},
+      {"/process/args", "[]", "process.args:"},
+      {"/process/args", "[5]", "process.args:"},
+      {"/process/args", "\"ls\"", "process.args:"},
+      {"/process/terminal", "1", "process.terminal:"},
+      {"/process/terminal", "true", "streams: expected only a terminal, as process.terminal is true"},
+      {"/streams", "5", "streams:"},
+      {"/streams/terminal", "1030", "streams.terminal:"},
+  };
+  for (const auto& [pointer, value, start] : wrong) {
+    Json params = Json::parse(good);
+    params[Json::json_pointer(pointer)] = Json::parse(value);
+    CAPTURE(pointer);
+    CHECK_THROWS_AS(parseExecParams(params), ParamsError);
+    try {
+      parseExecParams(params);
+    } catch (const ParamsError& error) {
+      CHECK(startsWith(error.what(), start));
+    }
+  }
+}
+
+TEST_CASE("signals and sizes may be for an exec") {
+  CHECK(parseKillParams(Json::parse(R"({"id": "a", "signal": 2})")).exec.empty());
+  CHECK(parseKillParams(Json::parse(R"({"id": "a", "exec": "e", "signal": 2})")).exec == "e");
+  CHECK_THROWS_AS(parseKillParams(Json::parse(R"({"id": "a", "exec": "", "signal": 2})")), ParamsError);
+  CHECK(parseResizeParams(Json::parse(R"({"id": "a", "exec": "e", "rows": 1, "columns": 2})")).exec == "e");
+  CHECK_THROWS_AS(parseResizeParams(Json::parse(R"({"id": "a", "exec": "../e", "rows": 1, "columns": 2})")),
+                  ParamsError);
+}
+
+TEST_CASE("container.update: resources") {
+  CHECK(parseUpdateParams(Json::parse(R"({"id": "a", "resources": {"pids": {"limit": 5}}})"))
+            .resources["pids"]["limit"] == 5);
+  CHECK_THROWS_AS(parseUpdateParams(Json::parse(R"({"id": "a"})")), ParamsError);
+  CHECK_THROWS_AS(parseUpdateParams(Json::parse(R"({"id": "a", "resources": []})")), ParamsError);
 }

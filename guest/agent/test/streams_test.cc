@@ -192,3 +192,29 @@ TEST_CASE("an aborted relay closes both ends") {
   CHECK(readAll(socket.far.get()) == "");
   CHECK(write(pipe.far.get(), "x", 1) == -1);
 }
+
+TEST_CASE("relay: drained of what is there, while others may still write") {
+  Loop loop;
+  Pair source = makePipePair();
+  Pair sink = makeSocketPair();
+  const std::string text = pattern(50000);
+  REQUIRE(writeAll(source.far.get(), text));
+  Relay relay(loop, {std::move(source.near), EndKind::kPipe}, {std::move(sink.near), EndKind::kSocket},
+              [&] { loop.stop(); });
+  relay.drain();
+  // More than was there at the end: nobody's any more.
+  [[maybe_unused]] const ssize_t late = write(source.far.get(), "late", 4);
+  loop.run();
+  CHECK(readAll(sink.far.get()) == text);
+}
+
+TEST_CASE("relay: drained of nothing") {
+  Loop loop;
+  Pair source = makePipePair();
+  Pair sink = makeSocketPair();
+  Relay relay(loop, {std::move(source.near), EndKind::kPipe}, {std::move(sink.near), EndKind::kSocket},
+              [&] { loop.stop(); });
+  relay.drain();
+  loop.run();
+  CHECK(readAll(sink.far.get()).empty());
+}

@@ -268,3 +268,70 @@ t.test('requests of the agent are answered with an error', async (t) => {
   t.match(sent[0], { error: { code: -32601 } });
   t.same(seen.ends, []);
 });
+
+const PROCESS = {
+  pid: 71,
+  nsPid: 1,
+  ppid: 1,
+  uid: 0,
+  tty: 'pts/0',
+  startTime: 0.42,
+  cpuTime: 0,
+  threads: 1,
+  command: ['sh'],
+};
+const STATS = {
+  cpu: { usageNs: 6, userNs: 5, systemNs: 1, periods: 0, throttledPeriods: 0, throttledNs: 0 },
+  memory: { usage: 9, limit: 10, failcnt: 0, stat: { anon: 3 }, oomKills: 0 },
+  pids: { current: 1 },
+  io: [{ major: 254, minor: 0, readBytes: 1, writeBytes: 2, readOps: 3, writeOps: 4 }],
+};
+
+t.test('processes and statistics are passed on, and nothing else', async (t) => {
+  const { client, tell, ready, seen } = connect();
+  ready();
+  const processes = client.processes('x');
+  tell({ jsonrpc: '2.0', id: 1, result: { processes: [{ ...PROCESS, command: ['a\u001b[2J'], more: 1 }] } });
+  t.same(await processes, [{ ...PROCESS, command: ['a[2J'] }]);
+  const stats = client.stats('x');
+  tell({ jsonrpc: '2.0', id: 2, result: { ...STATS, more: 1 } });
+  t.same(await stats, STATS);
+  const hugetlb = [{ size: '2MB', usage: 1, failcnt: 0 }];
+  const more = client.stats('x');
+  tell({ jsonrpc: '2.0', id: 3, result: { ...STATS, hugetlb } });
+  t.same(await more, { ...STATS, hugetlb });
+  t.same(seen.ends, []);
+});
+
+t.test('statistics and processes that are not as they should be', async (t) => {
+  const one = (change: object) => ({ processes: [{ ...PROCESS, ...change }] });
+  const cases: ['processes' | 'stats', unknown, RegExp][] = [
+    ['processes', {}, /processes: expected an array of at most 4096, got nothing/],
+    ['processes', { processes: Array(4097).fill(PROCESS) }, /processes: expected an array/],
+    ['processes', { processes: [null] }, /processes\[0\]\.pid: expected a number/],
+    ['processes', one({ pid: 1.5 }), /processes\[0\]\.pid: expected a whole number/],
+    ['processes', one({ uid: -1 }), /processes\[0\]\.uid/],
+    ['processes', one({ tty: 5 }), /processes\[0\]\.tty: expected a string/],
+    ['processes', one({ startTime: null }), /processes\[0\]\.startTime/],
+    ['processes', one({ command: 'sh' }), /processes\[0\]\.command: expected an array/],
+    ['processes', one({ command: [5] }), /processes\[0\]\.command: expected a string/],
+    ['stats', null, /cpu\.usageNs: expected a number/],
+    ['stats', { ...STATS, cpu: { ...STATS.cpu, userNs: '1' } }, /cpu\.userNs/],
+    ['stats', { ...STATS, memory: { ...STATS.memory, limit: -1 } }, /memory\.limit/],
+    ['stats', { ...STATS, memory: { ...STATS.memory, stat: [] } }, /memory\.stat: expected an object/],
+    ['stats', { ...STATS, memory: { ...STATS.memory, stat: { 'a b': 1 } } }, /memory\.stat: expected names/],
+    ['stats', { ...STATS, memory: { ...STATS.memory, stat: { anon: 'x' } } }, /memory\.stat\.anon/],
+    ['stats', { ...STATS, pids: {} }, /pids\.current/],
+    ['stats', { ...STATS, io: [{}] }, /io\[0\]\.major/],
+    ['stats', { ...STATS, io: {} }, /io: expected an array/],
+    ['stats', { ...STATS, hugetlb: [{ size: '../x' }] }, /hugetlb\[0\]\.size: expected a size/],
+  ];
+  for (const [method, result, message] of cases) {
+    const { client, tell, ready, seen } = connect();
+    ready();
+    const answer: Promise<unknown> = client[method]('x');
+    tell({ jsonrpc: '2.0', id: 1, result });
+    await t.rejects(answer, { message });
+    t.equal(seen.ends.length, 1, 'the connection has ended');
+  }
+});

@@ -123,5 +123,6 @@ process.on('uncaughtException', (error) => {
 
 main(process.argv.slice(2)).then(exit, (error) => {
   report(error);
-  return exit(failure);
+  const own: unknown = error instanceof Error ? Reflect.get(error, 'exitStatus') : undefined;
+  return exit(typeof own === 'number' ? own : failure);
 });

@@ -34,7 +34,8 @@ argument that is such a folder is the bundle, any other the ID.
   --debug                   the guest's console and log go to standard error
   --timeline FILE           writes the phases of the start as JSON
 
-Status: the process's; 128 + n where signal n has ended it; 125 where tsvmm or the machine failed.`;
+Status: the process's; 128 + n where signal n has ended it; 125 where tsvmm or the machine failed, with
+--detach 1.`;
 
 const OPTIONS = {
   bundle: 'value',
@@ -59,7 +60,10 @@ export async function main(args: readonly string[], globals: Globals): Promise<n
   const preserveFds = preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000);
   if (options.detach === true) {
     if (id === undefined) throw new UsageError('run: --detach wants a container ID');
-    return detached({ ...options, bundle, id, preserveFds, root: globals.root });
+    return detached({ ...options, bundle, id, preserveFds, root: globals.root }).catch((error) => {
+      // There is no status of a process to tell it from.
+      throw Object.assign(error, { exitStatus: 1 });
+    });
   }
   if (options['console-socket'] !== undefined) {
     throw new UsageError(

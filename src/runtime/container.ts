@@ -9,7 +9,15 @@ import { lockContainerId } from './container-lock.js';
 import { UserError } from './errors.js';
 import { type GuestConfig, guestConfig } from './guest-config.js';
 import { runHooks, runPoststopHooks } from './hooks.js';
-import { cgroupFolders, enterCgroups, limitCgroups, ownCgroup, removeCgroups } from './host-cgroup.js';
+import {
+  cgroupFolders,
+  currentCgroups,
+  enterCgroups,
+  limitCgroups,
+  ownCgroup,
+  removeCgroups,
+  returnToCgroups,
+} from './host-cgroup.js';
 import { containerParams, machineConfig } from './machine-config.js';
 import { type Attached, attachNetwork } from './network/attach.js';
 import { setGuestNetwork } from './network/guest-spec.js';
@@ -293,10 +301,13 @@ export class Container {
     const { options, bundle } = this;
     const own = options.command === 'create' ? ownCgroup(options.id) : '';
     const folders = cgroupFolders(bundle.spec.linux?.cgroupsPath || own);
+    const before = folders.length > 0 ? currentCgroups() : [];
     const cgroups = enterCgroups(folders, process.pid, (message) => options.log('warning', message));
-    // The sandbox itself is in them: only who comes after it can remove them.
     if (cgroups.length > 0) this.#change({ cgroups });
-    this.#undo.push(() => removeCgroups(cgroups));
+    this.#undo.push(() => {
+      returnToCgroups(before, process.pid);
+      removeCgroups(cgroups);
+    });
   }
 
   /** Hooks of the creation run once there is the network namespace: some bring its interfaces. */

@@ -8,6 +8,9 @@ import type { CapabilitySet, Device, LinuxSection, Process, Resources, Spec } fr
 
 const ROOT: HostUser = { uid: 0, gid: 0 };
 
+/** The runtime in the guest refuses any other than 1.0; what newer ones add it doesn't know, or takes all the same. */
+const GUEST_VERSION = '1.0.2';
+
 /** A bundle's configuration as the guest gets it, and what a person should know about it. */
 export interface GuestConfig extends Omit<GuestMounts, 'mounts'> {
   readonly spec: Spec;
@@ -34,6 +37,7 @@ export function guestConfig(spec: Spec, id: string, directory: string, user: Hos
   const { mounts, exports, files } = guestMounts(spec.mounts ?? [], directory, warnings);
   const config: Spec = {
     ...kept,
+    ociVersion: GUEST_VERSION,
     root: { ...spec.root, path: 'rootfs' },
     process: guestProcess(spec.process, warnings),
     mounts,

@@ -16,7 +16,7 @@ export function cgroupFolders(path: string): string[] {
     .filter((name) => name !== '' && name !== '.' && name !== '..')
     .join('/');
   if (clean === '') return [];
-  return hierarchies().map((mount) => `${mount}/${clean}`);
+  return hierarchies().map(({ mount }) => `${mount}/${clean}`);
 }
 
 /** Where a container without a `linux.cgroupsPath` is: a group of its own below this process's, of the unified hierarchy. */
@@ -25,6 +25,30 @@ export function ownCgroup(id: string): string {
     .split('\n')
     .find((text) => text.startsWith('0::'));
   return `${line?.slice(3) ?? ''}/${id}`;
+}
+
+/** The groups that this process is in, to go back to. */
+export function currentCgroups(): string[] {
+  const own = readFileSync('/proc/self/cgroup', 'latin1').split('\n');
+  return own.flatMap((line) => {
+    const [, controllers, path] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+    if (controllers === undefined) return [];
+    const mounts = hierarchies().filter(({ names }) =>
+      controllers.split(',').every((name) => names.has(name)),
+    );
+    return mounts.map(({ mount }) => `${mount}${path}`);
+  });
+}
+
+/** Puts a process back, so that a group that it leaves can be removed. */
+export function returnToCgroups(folders: readonly string[], pid: number): void {
+  for (const folder of folders) {
+    try {
+      writeFileSync(`${folder}/cgroup.procs`, String(pid));
+    } catch {
+      // It never left, or the group has gone.
+    }
+  }
 }
 
 /**
@@ -133,13 +157,21 @@ function removeCgroup(folder: string): void {
   }
 }
 
-function hierarchies(): string[] {
-  const found: string[] = [];
+interface Hierarchy {
+  readonly mount: string;
+  /** Its controllers in cgroup v1; the unified hierarchy has the empty name, as in /proc/PID/cgroup. */
+  readonly names: ReadonlySet<string>;
+}
+
+function hierarchies(): Hierarchy[] {
+  const found: Hierarchy[] = [];
   for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n')) {
     const [, mount = '', type, options = ''] = line.split(' ');
-    if (type === 'cgroup2') found.push(mount);
-    else if (type === 'cgroup' && !options.split(',').some((option) => option.startsWith('name=')))
-      found.push(mount);
+    const names = options.split(',');
+    if (type === 'cgroup2') found.push({ mount, names: new Set(['']) });
+    else if (type === 'cgroup' && !names.some((name) => name.startsWith('name='))) {
+      found.push({ mount, names: new Set(names) });
+    }
   }
   return found;
 }

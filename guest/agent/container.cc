@@ -215,6 +215,9 @@ void Container::exec(ExecParams params, ExecEvents events) {
   plan.command = "exec";
   plan.folder = execFolder(name);
   plan.options = {"--detach", "--process=" + plan.folder + "/process.json"};
+  if (!params.cgroup.empty()) {
+    plan.options.push_back("--cgroup=" + params.cgroup);
+  }
   plan.container = id_;
   plan.streams = std::move(params.streams);
   plan.shared = true;

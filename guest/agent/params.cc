@@ -290,6 +290,16 @@ ExecParams parseExecParams(Json params) {
     refuse("process.args", "an array that begins with the program");
   }
   exec.streams = processStreams(params, *process, "process");
+  if (const Json* cgroup = find(params, "cgroup"); cgroup != nullptr) {
+    if (!cgroup->is_string()) {
+      refuse("cgroup", "a string");
+    }
+    exec.cgroup = cgroup->get<std::string>();
+    if (exec.cgroup.empty() || exec.cgroup.front() != '/' || exec.cgroup.size() > kMaxCgroup ||
+        exec.cgroup.find('\0') != std::string::npos || hasDotDot(exec.cgroup)) {
+      refuse("cgroup", "an absolute path without .., of at most 2048 bytes");
+    }
+  }
   exec.process = std::move(params["process"]);
   return exec;
 }

@@ -60,6 +60,8 @@ struct ExecParams {
   /// An OCI process.
   Json process;
   ProcessStreams streams;
+  /// Below the container's control group; empty: that itself.
+  std::string cgroup;
 };
 
 struct KillParams {

@@ -32,7 +32,7 @@ own process (its environment, user, capabilities, ...) but for the options.
   --ignore-paused           in a paused container too, in which it waits
   --apparmor NAME, --process-label LABEL
                             accepted, without effect: the guest has neither AppArmor nor SELinux
-  --cgroup PATH             refused, but for /: a machine's container has one control group
+  --cgroup PATH             in this group below the container's (in the guest)
 
 Status: the process's; 128 + n where signal n has ended it; 255 where tsvmm failed.`;
 
@@ -84,6 +84,7 @@ export async function main(args: readonly string[], { root }: Globals): Promise<
   const { process: own, digits } = processOf(options, command, () => store.config(id));
   const terminal = own.terminal === true;
   checkConsole(options, terminal);
+  const cgroup = cgroupOf(options);
   const preserve = preservedCount(options);
   const preserved = preservedFds(preserve);
   if (listenFds(process.env) > 0) {
@@ -97,6 +98,7 @@ export async function main(args: readonly string[], { root }: Globals): Promise<
       process: own,
       terminal,
       preserved: preserve,
+      ...(cgroup === undefined ? {} : { cgroup }),
       ...(options['ignore-paused'] === true ? { ignorePaused: true } : {}),
     },
   };
@@ -145,10 +147,18 @@ function checkConsole(options: Options, terminal: boolean): void {
   if (socket !== '' && !(terminal && detach)) {
     throw new UsageError('exec: --console-socket is for a detached process with a terminal');
   }
-  const { cgroup = '' } = options;
-  if (cgroup !== '' && cgroup !== '/') {
-    throw new UsageError(`--cgroup ${cgroup}: a machine's container has one control group, /`);
+}
+
+/** Absolute, from the container's group. @throws UserError */
+function cgroupOf({ cgroup = '' }: Options): string | undefined {
+  const parts = cgroup.split('/').filter((part) => part !== '' && part !== '.');
+  if (parts.includes('..')) throw new UserError(`--cgroup: ${cgroup} is not a sub cgroup path`);
+  if (cgroup.includes(':')) {
+    throw new UserError(
+      `--cgroup: ${cgroup}: the guest has the unified hierarchy, without controllers of their own`,
+    );
   }
+  return parts.length === 0 ? undefined : `/${parts.join('/')}`;
 }
 
 function preservedCount(options: Options): number {

@@ -88,6 +88,8 @@ export interface ExecParams {
   readonly process: unknown;
   readonly streams: StreamPorts;
   readonly preserved?: readonly number[];
+  /** A group below the container's, from there: absolute, without `..`. */
+  readonly cgroup?: string;
 }
 
 /** Which process of a container is meant: one of exec, or (without) its own. */

@@ -199,10 +199,12 @@ TEST_CASE("container.create: preserved descriptors") {
 
 TEST_CASE("container.exec: a process, its streams and its name") {
   const char* const good = R"({"id": "demo", "exec": "e1", "process": {"args": ["ls"], "cwd": "/"},
-                               "streams": {"stdout": 1030}, "preserved": [1031]})";
+                               "streams": {"stdout": 1030}, "preserved": [1031],
+                               "cgroup": "/sub"})";
   const ExecParams exec = parseExecParams(Json::parse(good));
   CHECK(exec.id == "demo");
   CHECK(exec.exec == "e1");
+  CHECK(exec.cgroup == "/sub");
   CHECK(exec.process["cwd"] == "/");
   CHECK(exec.streams.ports.standardOutput == 1030u);
   CHECK_FALSE(exec.streams.ports.standardInput.has_value());
@@ -223,6 +225,10 @@ TEST_CASE("container.exec: a process, its streams and its name") {
       {"/process/args", "\"ls\"", "process.args:"},
       {"/process/terminal", "1", "process.terminal:"},
       {"/process/terminal", "true", "streams: expected only a terminal, as process.terminal is true"},
+      {"/cgroup", "5", "cgroup:"},
+      {"/cgroup", "\"\"", "cgroup:"},
+      {"/cgroup", "\"sub\"", "cgroup:"},
+      {"/cgroup", "\"/a/../..\"", "cgroup:"},
       {"/streams", "5", "streams:"},
       {"/streams/terminal", "1030", "streams.terminal:"},
   };

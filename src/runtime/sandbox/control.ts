@@ -154,6 +154,7 @@ export class ControlService {
       fds,
       terminal,
       ignorePaused: params.ignorePaused === true,
+      ...(typeof params.cgroup === 'string' ? { cgroup: params.cgroup } : {}),
     });
     if (!this.#attached.has(connection)) {
       await exec.signal(SIGKILL).catch(() => {});

@@ -10,6 +10,8 @@ export interface ExecRequest {
   /** Descriptors, handed over: in, out and err, or in and out of a terminal; then what the process gets as 3, 4, ... */
   readonly fds: readonly number[];
   readonly terminal: boolean;
+  /** A group below the container's, from there. */
+  readonly cgroup?: string;
   /** In a paused container too: it waits there. */
   readonly ignorePaused: boolean;
 }
@@ -45,7 +47,7 @@ export class Execs {
   ) {}
 
   /** @throws what the agent says; the descriptors are closed then too */
-  async start({ process, digits, fds, terminal }: ExecRequest): Promise<Exec> {
+  async start({ process, digits, fds, terminal, cgroup }: ExecRequest): Promise<Exec> {
     const { agent, id } = this;
     const name = String(this.#next++);
     const { bound, output, streams, preserved } = this.#bind(fds, terminal);
@@ -56,7 +58,10 @@ export class Execs {
     this.#running.set(name, { output, resolve });
     let pid: number;
     try {
-      const also = preserved.length > 0 ? { preserved } : {};
+      const also = {
+        ...(preserved.length > 0 ? { preserved } : {}),
+        ...(cgroup === undefined ? {} : { cgroup }),
+      };
       ({ pid } = await agent.exec({ id, exec: name, process, streams, ...also }, digits));
     } catch (error) {
       this.#running.delete(name);

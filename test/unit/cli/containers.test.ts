@@ -327,7 +327,10 @@ t.test('exec', async (t) => {
     stderr: '',
   });
   t.match(readFileSync(pidFile, 'utf8'), /^\d+$/);
+  t.equal(Reflect.get(Object(sandboxes.asked.at(-1)?.params), 'cgroup'), undefined);
   t.match(sandboxes.asked.at(-1)?.line, '"soft":18446744073709551615');
+  await run(['exec', '--cgroup', 'a//b', 'c', 'true']);
+  t.match(sandboxes.asked.at(-1)?.params, { cgroup: '/a/b' });
   sandboxes.answer = () => 'executable file `nosuch` not found in $PATH: No such file or directory';
   await failure(
     t,
@@ -349,10 +352,8 @@ t.test('exec', async (t) => {
   );
   await refuse(['--user', 'root', 'c', 'ls'], /--user: expected numbers of users or groups, got "root"/);
   await refuse(['--cwd', 'x', 'c', 'ls'], /--cwd: expected an absolute path, got x/);
-  await refuse(
-    ['--cgroup', '/sub', 'c', 'ls'],
-    /--cgroup \/sub: a machine's container has one control group/,
-  );
+  await refuse(['--cgroup', '..', 'c', 'ls'], /--cgroup: \.\. is not a sub cgroup path/);
+  await refuse(['--cgroup', 'cpu:x', 'c', 'ls'], /--cgroup: cpu:x: the guest has the unified hierarchy/);
   await refuse(['--preserve-fds', '1', 'c', 'ls'], /--preserve-fds 1: descriptor 3 is not open/);
   await refuse(['--process', '/none', 'c'], /--process: \/none: no such file or folder/);
   writeFileSync(path, '{"cwd":"/","args":[]}');

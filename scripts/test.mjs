@@ -41,17 +41,24 @@ function filesOf(tier, patterns) {
     .map((path) => join(root, 'out/js', path.replace(/\.ts$/, '.js')));
 }
 
-async function runNative(name, options, patterns, tally) {
+/** The C++ core's tests, and those of the guest's agent, each a doctest program. */
+async function runNative(name, { native = [], agent = [] }, patterns, tally) {
+  await runDoctest(name, 'native', 'native_tests', native, patterns, tally);
+  const options = ['-DTSVMM_AGENT_TESTS=ON', ...agent];
+  await runDoctest(`${name}-agent`, 'guest/agent', 'agent_test', options, patterns, tally);
+}
+
+async function runDoctest(name, source, program, options, patterns, tally) {
   const folder = join('out/native-tests', name);
   const jobs = String(availableParallelism());
   await step(name, `C++ tests (${name})`, [
-    ['cmake', '-S', 'native', '-B', folder, ...options],
+    ['cmake', '-S', source, '-B', folder, ...options],
     ['cmake', '--build', folder, '--parallel', jobs],
   ]);
   const start = Date.now();
   const filter =
     patterns.length > 0 ? [`--test-case=${patterns.map((pattern) => `*${pattern}*`).join(',')}`] : [];
-  const run = spawnSync(join(root, folder, 'native_tests'), ['--no-colors', ...filter], {
+  const run = spawnSync(join(root, folder, program), ['--no-colors', ...filter], {
     cwd: root,
     encoding: 'utf8',
     timeout: NATIVE_SECONDS * 1000,
@@ -69,7 +76,7 @@ async function runNative(name, options, patterns, tally) {
   if (run.status !== 0 && result.failed === 0) {
     result.failed = 1;
     result.details.push(
-      `native_tests ended with ${run.error?.message ?? run.signal ?? `exit status ${run.status}`}`,
+      `${program} ended with ${run.error?.message ?? run.signal ?? `exit status ${run.status}`}`,
     );
   }
   if (result.failed > 0)
@@ -222,9 +229,13 @@ async function main() {
   if (!values['no-setup']) await setUp(parts);
 
   const tally = new Tally();
-  if (tiers.includes('native')) await runNative('native', [], patterns, tally);
+  if (tiers.includes('native')) await runNative('native', {}, patterns, tally);
   if (tiers.includes('sanitize')) {
-    await runNative('sanitize', ['-DSANITIZE=ON', '-DADDON=ON'], patterns, tally);
+    const options = {
+      native: ['-DSANITIZE=ON', '-DADDON=ON'],
+      agent: ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined'],
+    };
+    await runNative('sanitize', options, patterns, tally);
   }
   if (here.length + sessions > 0) {
     await step('compile', 'TypeScript', [

@@ -21,7 +21,7 @@ const command = /^[a-z]+$/.test(named) ? named : 'main';
 const directory = cacheDirectory();
 const path = `${directory}/${command}-${process.version}-${size.toString(36)}-${Math.floor(mtimeMs).toString(36)}`;
 
-if (command === 'run' || command === 'boot') {
+if (command === 'sandbox' || command === 'run' || command === 'boot') {
   // The kernel takes its time to make a VM (a grace period): it begins before all else. Errors show where the VM is used.
   try {
     const addon = require(`${__dirname}/../build/Release/tsvmm.node`) as { prepareKvm(path: string): void };

@@ -27,7 +27,7 @@ import { hostUser } from './owners.js';
 import { writePidFile } from './pid-file.js';
 import { listenVariables } from './preserved-fds.js';
 import { ContainerControl } from './sandbox/container-control.js';
-import { Sandbox, type SandboxStreams } from './sandbox/sandbox.js';
+import { MachineFailed, Sandbox, type SandboxStreams } from './sandbox/sandbox.js';
 import { sizeMachine } from './sizing.js';
 import type { HookName } from './spec/types.js';
 import { startTimeOf } from './state/process.js';
@@ -193,20 +193,20 @@ export class Container {
     this.#machine?.close();
     const lines = (await this.#log?.lastLines(CONSOLE_LINES)) ?? [];
     this.close();
-    if (lines.length === 0 || !(error instanceof Error)) return error;
-    const { id } = this.options;
-    const kept = this.store.keepFailedLog(id, lines.join('\n').concat('\n'));
-    const failed = error.constructor.name === 'MachineFailed';
-    if (!failed) return error;
-    const where =
-      kept === undefined || this.options.command === 'run' ? '' : ` (the guest's console: ${kept})`;
+    if (!(error instanceof MachineFailed)) return error;
+    const { id, command } = this.options;
+    // Where this thread has the container's view, the way to the others' folder is from its own.
+    const store = this.#folder === '.' ? new ContainerStore('..') : this.store;
+    const kept = store.keepFailedLog(id, [...lines, `tsvmm: ${error.message}`, ''].join('\n'));
+    const where = !kept || command === 'run' ? '' : ` (the guest's console: ${this.store.failedLogPath(id)})`;
     return new RunError(`${error.message}${where}`, lines);
   }
 
-  /** The machine of a container that was created has failed: why goes to its log, behind what its console said. */
+  /** The machine of a container that was created has failed: why goes to its state, and to its log behind what its console said. */
   async keepFailure(message: string): Promise<void> {
     await this.#log?.lastLines(0);
     this.logLine(message);
+    this.#change({ failure: message });
   }
 
   async #prepare(): Promise<void> {

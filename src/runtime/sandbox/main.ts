@@ -48,7 +48,6 @@ export async function sandboxMain(request: CreateRequest): Promise<number> {
     await sandbox.create();
     container.limit();
     enterContainerView(container);
-
     container.setStatus('created');
     // Who asked for the container may be gone: then nobody will ever start it.
     if (!status.send({ created: true })) throw new UserError('the command that made the container has gone');

@@ -26,6 +26,8 @@ export interface StoredState {
   readonly transient: boolean;
   /** Control groups of the host that the container was put into and that go with it. */
   readonly cgroups: readonly string[];
+  /** Why its machine failed, where it did. */
+  readonly failure?: string;
   /** What src/runtime/network/ has to undo; null: nothing. */
   readonly network: NetworkCleanup | null;
 }
@@ -33,7 +35,10 @@ export interface StoredState {
 /** A container as its commands see it. */
 export interface ContainerState extends StoredState {}
 
-/** What `state` prints and hooks get: the specification's fields, and those that runc adds. */
+/**
+ * What `state` prints and hooks get: the specification's fields, and those that runc adds.
+ * @param log where the console of its machine is kept
+ */
 export function ociState(state: ContainerState, log?: string): Record<string, unknown> {
   return {
     ociVersion: state.ociVersion,
@@ -46,5 +51,6 @@ export function ociState(state: ContainerState, log?: string): Record<string, un
     annotations: state.annotations,
     owner: state.owner,
     ...(log === undefined ? {} : { log }),
+    ...(state.failure === undefined ? {} : { failure: state.failure }),
   };
 }

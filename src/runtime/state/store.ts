@@ -104,7 +104,7 @@ export class ContainerStore {
   }
 
   /** Keeps the console of a machine that failed, those of the last few only. Never throws: the failure itself is to be told. */
-  keepFailedLog(id: string, text: string): string | undefined {
+  keepFailedLog(id: string, text: string): boolean {
     const folder = `${this.root}/${FAILED_LOGS}`;
     const path = this.failedLogPath(id);
     try {
@@ -114,9 +114,9 @@ export class ContainerStore {
       writeFileSync(path, text, { mode: 0o600 });
       const logs = readdirSync(folder);
       if (logs.length > MAX_FAILED_LOGS) this.#removeOldest(folder, logs);
-      return path;
+      return true;
     } catch {
-      return undefined;
+      return false;
     }
   }
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "io/fd.h"
+#include "io/inherited_fd.h"
 
 using namespace tsvmm;
 using namespace tsvmm::system;
@@ -266,6 +267,28 @@ TEST_CASE("view: without a rootfs the mounts have places in memory") {
     });
     CHECK(seen == "datanameserver(none)stateproc");
     CHECK(!fs::exists(bundle.path / "data/new"));
+  });
+}
+
+TEST_CASE(
+    "view: descriptors that were given are opened again by the host's /proc, not by what the rootfs has "
+    "there") {
+  everyWay([](bool userNamespace) {
+    Bundle bundle;
+    fs::remove(bundle.path / "rootfs/proc");
+    fs::create_directory_symlink("etc", bundle.path / "rootfs/proc");  // so that nothing is mounted there
+    fs::create_directories(bundle.path / "rootfs/etc/self/fd");
+    int ends[2];
+    REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    const Fd read(ends[0]), write(ends[1]);
+    put(bundle.path / "rootfs/etc/self/fd" / std::to_string(write.get()), "");
+    const std::string seen = child(userNamespace, bundle.view, [&write] {
+      const InheritedFd output(write.get(), InheritedFd::Direction::kWrite);
+      const std::string block(65536, 'x');
+      return std::to_string(output.write(block.data(), block.size()));
+    });
+    CHECK(seen == "65536");  // more than PIPE_BUF: it is a description of its own, which does not wait
+    CHECK(get(bundle.path / "rootfs/etc/self/fd" / std::to_string(write.get())).empty());
   });
 }
 

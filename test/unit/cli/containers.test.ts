@@ -41,7 +41,7 @@ t.test('state and list', async (t) => {
   };
   const { status, stdout, stderr } = await run(['state', 'alive']);
   t.same({ status, stderr }, { status: 0, stderr: '' });
-  t.same(JSON.parse(stdout), alive);
+  t.same(JSON.parse(stdout), { ...alive, log: join(sandboxes.root, 'alive/console.log') });
   t.match(JSON.parse((await run(['state', 'gone'])).stdout), { status: 'stopped', pid: 0 }, 'killed with -9');
   const list = JSON.parse((await run(['list', '-f', 'json'])).stdout) as unknown[];
   t.same(list[0], alive);

@@ -22,7 +22,9 @@ export function consoleTerminal(wanted: boolean, socket: string | undefined): Co
     throw new UserError('--console-socket: cannot use console socket if process.terminal is false');
   }
   if (socket === undefined) {
-    throw new UserError('cannot allocate tty if tsvmm will detach without setting console socket');
+    throw new UserError(
+      'cannot allocate tty if tsvmm will detach without setting console socket (use --console-socket)',
+    );
   }
   const pty = addon().openPty(0, 0);
   if (typeof pty === 'number') throw new UserError(`no pseudo terminal to be had (errno ${-pty})`);

@@ -41,6 +41,8 @@ export class ContainerControl implements ControlHandlers {
 
   async kill(signal: number, all: boolean): Promise<object> {
     this.#mustBeAlive();
+    // kill(2): only whether there is somebody.
+    if (signal === 0) return {};
     const { sandbox, options } = this.container;
     await sandbox.ask(sandbox.agent.kill(options.id, signal, { all }));
     return {};

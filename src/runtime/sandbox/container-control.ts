@@ -2,7 +2,7 @@ import type { Container } from '../container.js';
 import { UserError } from '../errors.js';
 import type { Resources } from '../spec/types.js';
 import { type ControlHandlers, ControlService } from './control.js';
-import type { Exec, ExecRequest } from './execs.js';
+import { closeAll, type Exec, type ExecRequest } from './execs.js';
 
 const SIGKILL = 9;
 /** How long a container that was killed may take to end, before its machine is stopped. */
@@ -101,6 +101,7 @@ export class ContainerControl implements ControlHandlers {
     const allowed = container.status === 'paused' && request.ignorePaused;
     if (container.status !== 'running' && container.status !== 'created' && !allowed) {
       const what = container.status === 'paused' ? 'a paused' : 'a stopped';
+      closeAll(request.fds);
       throw new UserError(`cannot exec in ${what} container`);
     }
     return container.sandbox.ask(container.sandbox.execs.start(request));

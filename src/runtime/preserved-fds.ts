@@ -1,13 +1,10 @@
-import { readFileSync } from 'node:fs';
+import { lstatSync, readdirSync, readlinkSync } from 'node:fs';
 import { UserError } from './errors.js';
 
-/** fcntl.h: O_CLOEXEC, as /proc/PID/fdinfo shows it. */
-const O_CLOEXEC = 0o2000000;
 const FIRST = 3;
 
 /**
- * The descriptors from 3 on that this process was given to hand on. Those that Node opens for itself are closed on exec, which
- * tells them apart.
+ * The descriptors from 3 on that this process was given to hand on.
  * @throws UserError where one of them is not open
  */
 export function preservedFds(count: number): number[] {
@@ -42,15 +39,24 @@ export function listenVariables(): string[] {
   return count > 0 ? [`LISTEN_FDS=${count}`, 'LISTEN_PID=1'] : [];
 }
 
+/**
+ * Whether a descriptor is open, and none of Node's own. Node makes all that it inherits close on exec, as its own are; but its own are
+ * epoll instances, event counters, and pipes to itself of which it has both ends.
+ */
 function isInherited(fd: number): boolean {
-  let info: string;
+  const target = targetOf(String(fd));
+  if (target === undefined || /^anon_inode:\[(eventpoll|eventfd|io_uring)\]$/.test(target)) return false;
+  if (!target.startsWith('pipe:')) return true;
+  const ends = readdirSync('/proc/self/fd').filter((name) => targetOf(name) === target);
+  return new Set(ends.map((name) => lstatSync(`/proc/self/fd/${name}`).mode & 0o700)).size === 1;
+}
+
+function targetOf(name: string): string | undefined {
   try {
-    info = readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1');
+    return readlinkSync(`/proc/self/fd/${name}`);
   } catch {
-    return false;
+    return undefined;
   }
-  const flags = /^flags:\s*([0-7]+)/m.exec(info)?.[1] ?? '0';
-  return (Number.parseInt(flags, 8) & O_CLOEXEC) === 0;
 }
 
 /** What systemd's protocol adds (sd_listen_fds(3)): sockets for the process, before those that are asked for. */

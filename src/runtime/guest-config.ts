@@ -99,9 +99,6 @@ function guestLinux(linux: LinuxSection, id: string, warnings: string[]): LinuxS
   if (Object.keys(linux.netDevices ?? {}).length > 0) {
     refuse('linux.netDevices', 'network devices of the host cannot be moved into a machine');
   }
-  if (linux.seccomp?.listenerPath) {
-    refuse('linux.seccomp.listenerPath', 'seccomp notifications cannot leave a machine');
-  }
   if (Object.keys(linux.intelRdt ?? {}).length > 0) {
     refuse('linux.intelRdt', "the host's cache and memory bandwidth control cannot be used from a machine");
   }
@@ -117,6 +114,19 @@ function guestLinux(linux: LinuxSection, id: string, warnings: string[]): LinuxS
   kept.cgroupsPath = `/${id}`;
   if (linux.namespaces !== undefined) kept.namespaces = guestNamespaces(linux.namespaces, warnings);
   if (kept.resources !== undefined) kept.resources = guestResources(kept.resources);
+  if (kept.seccomp !== undefined) kept.seccomp = guestSeccomp(kept.seccomp);
+  return kept;
+}
+
+type Seccomp = NonNullable<LinuxSection['seccomp']>;
+
+/** A listener would get descriptors of the guest's kernel; one that no rule sends anything to is not missed. */
+function guestSeccomp({ listenerPath, listenerMetadata: _metadata, ...kept }: Seccomp): Seccomp {
+  const { defaultAction, syscalls = [] } = kept;
+  const actions = [defaultAction, ...syscalls.map(({ action }) => action)];
+  if (listenerPath && actions.includes('SCMP_ACT_NOTIFY')) {
+    refuse('linux.seccomp.listenerPath', 'seccomp notifications cannot leave a machine');
+  }
   return kept;
 }
 

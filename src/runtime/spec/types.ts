@@ -78,7 +78,13 @@ export interface LinuxSection {
   cgroupsPath?: string;
   resources?: Resources;
   rootfsPropagation?: string;
-  seccomp?: { listenerPath?: string; listenerMetadata?: string; [key: string]: unknown };
+  seccomp?: {
+    defaultAction?: string;
+    listenerPath?: string;
+    listenerMetadata?: string;
+    syscalls?: { action?: string; [key: string]: unknown }[];
+    [key: string]: unknown;
+  };
   sysctl?: Record<string, string>;
   maskedPaths?: string[];
   readonlyPaths?: string[];

@@ -45,7 +45,8 @@ t.test('what cannot work is refused by name', async (t) => {
     ],
     [(s) => Object.assign(s.linux ?? {}, { netDevices: { eth0: {} } }), /linux\.netDevices/],
     [
-      (s) => Object.assign(s.linux?.seccomp ?? {}, { listenerPath: '/run/s' }),
+      (s) =>
+        Object.assign(s.linux?.seccomp ?? {}, { listenerPath: '/run/s', defaultAction: 'SCMP_ACT_NOTIFY' }),
       /linux\.seccomp\.listenerPath/,
     ],
     [(s) => Object.assign(s.linux ?? {}, { intelRdt: { closID: 'a' } }), /linux\.intelRdt/],

@@ -28,6 +28,15 @@
       'cflags_cc': ['-std=c++20', '-fno-exceptions', '-fno-rtti'],
       'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],
       'ldflags': ['-Wl,--gc-sections', '-s'],
+    },
+    {
+      'target_name': 'tsvmm-launch',
+      'type': 'executable',
+      'sources': ['native/launch/main.cc'],
+      'cflags': ['-Wall', '-Wextra', '-Werror', '-Os'],
+      'cflags_cc': ['-std=c++20', '-fno-exceptions', '-fno-rtti'],
+      'cflags_cc!': ['-std=gnu++17', '-std=gnu++20'],
+      'ldflags': ['-Wl,--gc-sections', '-s'],
     }
   ]
 }

@@ -4,10 +4,12 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -60,38 +62,48 @@ step('addon', ['native', 'CMakeLists.txt', 'package-lock.json'], 'build/Release/
 });
 
 const { buildSync } = await import('esbuild');
-step('bundles', ['src', 'scripts/build.mjs', 'package.json', 'package-lock.json'], 'dist/tsvmm.cjs', () => {
-  const common = {
-    bundle: true,
-    platform: 'node',
-    target: 'node20',
-    packages: 'external',
-    logLevel: 'warning',
-  };
-  const cjs = { ...common, format: 'cjs', minify: true, keepNames: true, sourcemap: 'external' };
-  // The commands as one function in one file of ASCII; src/cli/launch.ts runs it.
-  buildSync({
-    ...cjs,
-    entryPoints: ['src/cli/main.ts'],
-    outfile: 'dist/main.js',
-    supported: { 'dynamic-import': false },
-    define: { 'import.meta.url': '__url' },
-    banner: { js: '(function(require,module,__filename,__dirname,keepCode){var __url="file://"+__filename;' },
-    footer: { js: '})' },
-  });
-  buildSync({
-    ...cjs,
-    entryPoints: ['src/cli/launch.ts'],
-    outfile: 'dist/tsvmm.cjs',
-    banner: { js: '#!/usr/bin/env node' },
-  });
-  chmodSync('dist/tsvmm.cjs', 0o755);
-  buildSync({
-    ...common,
-    entryPoints: ['src/index.ts'],
-    outdir: 'dist',
-    format: 'esm',
-    splitting: true,
-    sourcemap: true,
-  });
-});
+step(
+  'bundles',
+  ['src', 'native/launch', 'scripts/build.mjs', 'package.json', 'package-lock.json'],
+  'dist/tsvmm.cjs',
+  () => {
+    const common = {
+      bundle: true,
+      platform: 'node',
+      target: 'node20',
+      packages: 'external',
+      logLevel: 'warning',
+    };
+    const cjs = { ...common, format: 'cjs', minify: true, keepNames: true, sourcemap: 'external' };
+    // The commands as one function in one file of ASCII; src/cli/launch.ts runs it.
+    buildSync({
+      ...cjs,
+      entryPoints: ['src/cli/main.ts'],
+      outfile: 'dist/main.js',
+      supported: { 'dynamic-import': false },
+      define: { 'import.meta.url': '__url' },
+      banner: {
+        js: '(function(require,module,__filename,__dirname,keepCode){var __url="file://"+__filename;',
+      },
+      footer: { js: '})' },
+    });
+    buildSync({
+      ...cjs,
+      entryPoints: ['src/cli/launch.ts'],
+      outfile: 'dist/tsvmm.cjs',
+      banner: { js: '#!/usr/bin/env node' },
+    });
+    chmodSync('dist/tsvmm.cjs', 0o755);
+    // Beside the script that it starts.
+    rmSync('dist/tsvmm', { force: true });
+    copyFileSync('build/Release/tsvmm-launch', 'dist/tsvmm');
+    buildSync({
+      ...common,
+      entryPoints: ['src/index.ts'],
+      outdir: 'dist',
+      format: 'esm',
+      splitting: true,
+      sourcemap: true,
+    });
+  },
+);

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { checkId } from '../runtime/bundle.js';
-import { createContainer } from '../runtime/create.js';
+import { type CreateRequest, createContainer } from '../runtime/create.js';
 import { logWarning } from '../runtime/log.js';
 import { writePidFile } from '../runtime/pid-file.js';
 import { parseArguments, parseInteger, positional } from './arguments.js';
@@ -34,22 +34,29 @@ const OPTIONS = {
 } as const;
 
 export async function main(args: readonly string[], globals: Globals): Promise<number> {
+  const { request, pidFile } = parseCreate(args, globals);
+  const pid = createContainer(request, logWarning);
+  if (pidFile !== undefined) writePidFile(pidFile, pid);
+  return 0;
+}
+
+/** @throws UsageError */
+export function parseCreate(
+  args: readonly string[],
+  globals: Globals,
+): { readonly request: CreateRequest; readonly pidFile: string | undefined } {
   const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle', f: 'config' });
   const [id = ''] = positional('create', ['ID'], positionals);
   checkId(id);
-  const { 'console-socket': consoleSocket, 'preserve-fds': preserve, 'pid-file': pidFile } = options;
-  const pid = createContainer(
-    {
-      root: globals.root,
-      id,
-      bundle: resolve(options.bundle ?? '.'),
-      config: options.config,
-      flags: machineFlags(options),
-      consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
-      preserveFds: preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000),
-    },
-    logWarning,
-  );
-  if (pidFile !== undefined) writePidFile(pidFile, pid);
-  return 0;
+  const { 'console-socket': consoleSocket, 'preserve-fds': preserve } = options;
+  const request = {
+    root: globals.root,
+    id,
+    bundle: resolve(options.bundle ?? '.'),
+    config: options.config,
+    flags: machineFlags(options),
+    consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
+    preserveFds: preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000),
+  };
+  return { request, pidFile: options['pid-file'] };
 }

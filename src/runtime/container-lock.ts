@@ -74,7 +74,7 @@ export function lockContainerId(root: string, id: string): void {
   }
   const result = addon().lockRange(fd, placeOf(id), 1n);
   if (result === -EAGAIN || result === -EACCES) {
-    throw new UserError(`container ${JSON.stringify(id)} exists already: a process of this user runs it`);
+    throw new UserError(`container with given ID already exists: ${id}`);
   }
   if (result < 0) throw new UserError(`${path}: cannot be locked (errno ${-result})`);
 }

@@ -69,7 +69,7 @@ t.test('two containers at once, but not with one ID', async (t) => {
   t.same(same, {
     status: 125,
     stdout: '',
-    stderr: 'tsvmm: container "one" exists already: a process of this user runs it\n',
+    stderr: 'tsvmm: container with given ID already exists: one\n',
   });
   t.same(other, { status: 0, stdout: '1\ntwo', stderr: '' });
   first.stdin?.end('one');

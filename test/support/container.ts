@@ -1,8 +1,10 @@
+import { type SpawnOptions, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
+import { packageRoot } from '../../src/addon/index.js';
 import { temporaryFolder } from './bundle.js';
-import { type Outcome, tsvmm } from './tsvmm.js';
+import { type Outcome, outcome } from './tsvmm.js';
 
 /** The commands on containers of a state folder of its own, which the test's end empties. */
 export class Containers {
@@ -17,7 +19,9 @@ export class Containers {
   }
 
   run(...args: readonly string[]): Promise<Outcome> {
-    return tsvmm(['--root', this.root, ...args], '', { stdio: ['ignore', 'pipe', 'pipe'] });
+    // By the native program, which is what stands on a user's path.
+    const options: SpawnOptions = { stdio: ['ignore', 'pipe', 'pipe'] };
+    return outcome(spawn(join(packageRoot(), 'dist/tsvmm'), ['--root', this.root, ...args], options));
   }
 
   /** Creates a container, its output in the outcome's promise. */

@@ -1,11 +1,11 @@
 import { closeSync } from 'node:fs';
 import { addon } from '../../addon/index.js';
 import { Container } from '../container.js';
-import { type CreateRequest, STATUS_FD, STREAM_FDS, type StatusLine } from '../create.js';
+import { type CreateRequest, STATUS_FD, STREAM_FDS } from '../create.js';
 import { messageOf, UserError } from '../errors.js';
-import { writeAll } from '../output.js';
 import { onSignals } from '../signals.js';
 import { type ConsoleTerminal, consoleTerminal } from './console-terminal.js';
+import type { CreationReport } from './creation-report.js';
 import type { SandboxStreams } from './sandbox.js';
 import { enterContainerView } from './view.js';
 
@@ -13,8 +13,7 @@ import { enterContainerView } from './view.js';
  * The process that holds a container's machine: a child of `create`, which hands over the container's standard streams. Resolves with
  * the status of the container's process.
  */
-export async function sandboxMain(request: CreateRequest): Promise<number> {
-  const status = new StatusPipe();
+export async function sandboxMain(request: CreateRequest, report: CreationReport): Promise<number> {
   let container: Container | undefined;
   let terminal: ConsoleTerminal | undefined;
   try {
@@ -35,7 +34,7 @@ export async function sandboxMain(request: CreateRequest): Promise<number> {
         return { kind: 'terminal', read: terminal.fd, write: terminal.fd };
       },
       log: (level, message) => {
-        if (status.open && level === 'warning') status.send({ warning: message });
+        if (report.open && level === 'warning') report.warn(message);
         else container?.logLine(`${level}: ${message}`);
       },
     });
@@ -47,16 +46,16 @@ export async function sandboxMain(request: CreateRequest): Promise<number> {
     await booted;
     await sandbox.create();
     container.limit();
+    report.prepared();
     enterContainerView(container);
     container.setStatus('created');
     // Who asked for the container may be gone: then nobody will ever start it.
-    if (!status.send({ created: true })) throw new UserError('the command that made the container has gone');
-    status.close();
+    if (!report.created()) throw new UserError('the command that made the container has gone');
   } catch (error) {
     container?.machine.stop();
     const told = (await container?.fail(error)) ?? error;
     const lines: unknown = told instanceof Error ? Reflect.get(told, 'consoleLines') : undefined;
-    status.send({ error: messageOf(told), ...(Array.isArray(lines) ? { console: lines.map(String) } : {}) });
+    report.fail(messageOf(told), Array.isArray(lines) ? lines.map(String) : []);
     return 1;
   }
   return live(container);
@@ -87,19 +86,4 @@ function preservedFds(count: number): number[] {
   const fds = Array.from({ length: count }, (_, index) => first + index);
   for (const fd of [STATUS_FD, ...STREAM_FDS, ...fds]) addon().ioctl(fd, FIOCLEX);
   return fds;
-}
-
-class StatusPipe {
-  open = true;
-
-  /** False where nobody reads any more. */
-  send(line: StatusLine): boolean {
-    if (!this.open) return false;
-    return writeAll(STATUS_FD, `${JSON.stringify(line)}\n`);
-  }
-
-  close(): void {
-    this.open = false;
-    closeSync(STATUS_FD);
-  }
 }

@@ -24,7 +24,7 @@ t.test('an ID has one holder, and a killed one holds nothing', async (t) => {
   );
   await once(holder.stdout, 'data');
   t.throws(() => lockContainerId(root, 'demo'), {
-    message: 'container "demo" exists already: a process of this user runs it',
+    message: 'container with given ID already exists: demo',
   });
   lockContainerId(root, 'other');
   holder.kill('SIGKILL');

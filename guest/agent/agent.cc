@@ -241,11 +241,6 @@ void Agent::resume(const Request& request) {
   answer(request, Json::object());
 }
 
-void Agent::setNetwork(const Request& request) {
-  agent::setNetwork(parseNetworkParams(request.params));
-  answer(request, Json::object());
-}
-
 void Agent::setTime(const Request& request) {
   agent::setTime(parseTimeParams(request.params));
   answer(request, Json::object());
@@ -272,6 +267,17 @@ void Agent::removeCgroups() {
 void Agent::reap() {
   children_.reap();
   removeCgroups();
+}
+
+void Agent::setNetwork(const Request& request) {
+  NetworkParams params = parseNetworkParams(request.params);
+  const std::optional<ResolverParams> resolver = params.resolver;
+  agent::setNetwork(std::move(params));
+  resolver_.reset();
+  if (resolver) {
+    resolver_ = std::make_unique<Resolver>(loop_, resolver->address, resolver->port);
+  }
+  answer(request, Json::object());
 }
 
 void Agent::shutdown(const Request& request) {

@@ -11,6 +11,7 @@
 #include "control.h"
 #include "loop.h"
 #include "reply.h"
+#include "resolver.h"
 #include "rpc.h"
 
 namespace tsvmm::agent {
@@ -63,6 +64,7 @@ class Agent {
   std::map<std::string, std::unique_ptr<Container>> containers_;
   /// Of containers that are gone, with processes that are not yet.
   std::vector<Cgroup> leftCgroups_;
+  std::unique_ptr<Resolver> resolver_;
   std::string reason_;
 };
 

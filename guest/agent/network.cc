@@ -176,7 +176,8 @@ void addRoute(Netlink& netlink, const Route& route, const std::map<std::string, 
   header.rtm_scope = route.scope;
   header.rtm_type = static_cast<std::uint8_t>(route.type);
   header.rtm_flags = route.onlink ? RTNH_F_ONLINK : 0U;
-  NetlinkMessage message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, header);
+  // Several can lead to one destination, by different interfaces.
+  NetlinkMessage message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, header);
   if (!route.destination.empty()) {
     message.attribute(RTA_DST, bytesOf(route.family, route.destination));
   }

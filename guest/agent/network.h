@@ -53,11 +53,18 @@ struct Neighbour {
   std::string device;
 };
 
+/// A name server on the guest's loopback (resolver.h).
+struct ResolverParams {
+  std::string address;
+  std::uint32_t port = 0;
+};
+
 struct NetworkParams {
   std::vector<Interface> interfaces;
   std::vector<Route> routes;
   std::vector<Neighbour> neighbours;
   std::optional<std::string> resolvConf;
+  std::optional<ResolverParams> resolver;
 };
 
 /// Reads the parameters of `network.set`. Throws ParamsError, with the field's name and what was expected.

@@ -232,6 +232,20 @@ Route parseRoute(const Fields& fields) {
   return route;
 }
 
+ResolverParams parseResolver(const Fields& fields) {
+  ResolverParams result;
+  result.address = fields.text("address");
+  if (!isAddress(AF_INET, result.address) || result.address.rfind("127.", 0) != 0) {
+    refuse(fields.field("address"), "an IPv4 address of the loopback");
+  }
+  const auto port = fields.number("port", 1, 0xfffffffe);
+  if (!port) {
+    refuse(fields.field("port"), "a port of the host");
+  }
+  result.port = static_cast<std::uint32_t>(*port);
+  return result;
+}
+
 }  // namespace
 
 NetworkParams parseNetworkParams(const Json& params) {
@@ -250,6 +264,9 @@ NetworkParams parseNetworkParams(const Json& params) {
     if (result.resolvConf->size() > kMaxResolvConf) {
       refuse("resolvConf", "at most " + std::to_string(kMaxResolvConf) + " bytes");
     }
+  }
+  if (const Json* resolver = fields.find("resolver"); resolver != nullptr) {
+    result.resolver = parseResolver(Fields(*resolver, "resolver"));
   }
   return result;
 }

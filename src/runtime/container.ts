@@ -20,9 +20,11 @@ import {
 } from './host-cgroup.js';
 import { containerParams, machineConfig } from './machine-config.js';
 import { type Attached, attachNetwork } from './network/attach.js';
+import type { NetworkSet } from './network/guest-network.js';
 import { setGuestNetwork } from './network/guest-spec.js';
 import { joinNetwork } from './network/join.js';
 import { planNetwork } from './network/plan.js';
+import { namespaceResolver, RESOLVER_PORT, serveResolver } from './network/resolver.js';
 import { hostUser } from './owners.js';
 import { writePidFile } from './pid-file.js';
 import { listenVariables } from './preserved-fds.js';
@@ -95,6 +97,7 @@ export class Container {
   #control: ContainerControl | undefined;
   #machine: Machine | undefined;
   #sandbox: Sandbox | undefined;
+  #attached: Attached | undefined;
 
   private constructor(
     readonly options: ContainerOptions,
@@ -188,6 +191,11 @@ export class Container {
     for (const undo of this.#undo.splice(0).reverse()) undo();
   }
 
+  /** The machine has ended; what else is left is for `delete` to remove. */
+  leaveNetwork(): void {
+    this.#attached?.close();
+  }
+
   /** What a failure is to be told as, with everything undone. */
   async fail(error: unknown): Promise<unknown> {
     this.#machine?.close();
@@ -243,13 +251,14 @@ export class Container {
       }),
     );
     this.#machine = machine;
+    const resolver = this.#serveResolver(machine, attached);
     const { exports } = this.guest;
     this.#sandbox = new Sandbox({
       id,
       machine,
       params: containerParams(id, bundle, this.guest),
       digits: bundle.digits,
-      network: attached.guest,
+      network: resolver === undefined ? attached.guest : { ...attached.guest, resolver },
       streams: options.streams(terminal),
       preserved: options.preserved,
       writable: spec.root.readonly !== true || exports.some(({ readOnly }) => !readOnly),
@@ -322,6 +331,7 @@ export class Container {
     const host = joinNetwork(needed ? plan : { kind: 'none' });
     if (hooked) await host.outside(() => this.#runCreateHooks());
     const attached = attachNetwork(needed ? plan : { kind: 'none' });
+    this.#attached = attached;
     this.#undo.push(() => attached.close());
     for (const warning of attached.warnings) options.log('warning', warning);
     if (attached.cleanup !== undefined) this.#change({ network: attached.cleanup });
@@ -331,6 +341,16 @@ export class Container {
       bundle.root.type === 'directory' ? bundle.root.directory : undefined,
     );
     return attached;
+  }
+
+  /** A name server on the namespace's loopback, which hooks may have made, is one on the guest's. */
+  #serveResolver(machine: Machine, attached: Attached): NetworkSet['resolver'] {
+    const { spec, directory } = this.bundle;
+    if (attached.guest === undefined || attached.guest.resolvConf !== undefined) return undefined;
+    const address = namespaceResolver(spec, directory);
+    if (address === undefined) return undefined;
+    serveResolver(machine.vsock, address, (message) => this.options.log('warning', message));
+    return { address, port: RESOLVER_PORT };
   }
 
   async #runCreateHooks(): Promise<void> {

@@ -107,6 +107,10 @@ TEST_CASE("network.set: what is wrong is named") {
         "routes[3].type: expected \"unicast\", \"blackhole\", \"unreachable\" or \"prohibit\"");
   CHECK(refusal("/neighbours/0/mac", R"("x")") ==
         "neighbours[0].mac: expected six bytes like 52:54:00:12:34:56");
+  CHECK(refusal("/resolver", R"({"address": "10.0.0.1", "port": 1023})") ==
+        "resolver.address: expected an IPv4 address of the loopback");
+  CHECK(refusal("/resolver", R"({"address": "127.0.0.11"})") == "resolver.port: expected a port of the host");
+  CHECK(refusal("/resolver", R"({"address": "127.0.0.11", "port": 1023})") == "accepted");
   CHECK(refusal("/resolvConf", R"("a\u0000b")") == "resolvConf: expected a string without NUL");
 }
 

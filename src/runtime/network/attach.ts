@@ -33,7 +33,7 @@ export interface Attached {
   /** For {@link detachNetwork}, by whoever removes the container; undefined where nothing can be left. */
   readonly cleanup: NetworkCleanup | undefined;
   readonly warnings: readonly string[];
-  /** Removes everything again. For when the machine has ended, or was never made. */
+  /** Removes everything again, once. For when the machine has ended, or was never made. */
   close(): void;
 }
 
@@ -139,6 +139,7 @@ function attachLinks(
     letGo();
     throw error;
   }
+  let open = true;
   return {
     networks: taps.map(({ fd, mac, mtu }) => ({ tapFd: fd, mac, mtu })),
     guest,
@@ -152,6 +153,8 @@ function attachLinks(
           },
     warnings,
     close() {
+      if (!open) return;
+      open = false;
       namespace.locked(letGo);
       namespace.close();
     },

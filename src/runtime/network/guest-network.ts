@@ -8,6 +8,8 @@ export interface NetworkSet {
   readonly neighbours: readonly GuestNeighbour[];
   /** The content of /etc/resolv.conf. */
   readonly resolvConf?: string;
+  /** A name server at port 53 of this address of the guest's loopback, which asks by a vsock port of the host. */
+  readonly resolver?: { readonly address: string; readonly port: number };
 }
 
 export interface GuestInterface {

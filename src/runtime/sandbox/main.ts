@@ -72,6 +72,9 @@ async function live(container: Container): Promise<number> {
     await container.keepFailure(messageOf(error));
     machine.stop();
     return MACHINE_FAILED;
+  } finally {
+    // The others of a pod need not hold anything back for this one any more.
+    container.leaveNetwork();
   }
 }
 

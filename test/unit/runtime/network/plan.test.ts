@@ -5,6 +5,7 @@ import { guestNetwork } from '../../../../src/runtime/network/guest-network.js';
 import { setGuestNetwork } from '../../../../src/runtime/network/guest-spec.js';
 import { findOutside, guestResolvers, passtGuest } from '../../../../src/runtime/network/passt.js';
 import { type NetworkPlan, planNetwork } from '../../../../src/runtime/network/plan.js';
+import { namespaceResolver } from '../../../../src/runtime/network/resolver.js';
 import type { Address, Link, Route } from '../../../../src/runtime/network/rtnetlink.js';
 import type { Spec } from '../../../../src/runtime/spec/types.js';
 import { temporaryFolder } from '../../../support/bundle.js';
@@ -250,4 +251,18 @@ t.test("the guest's configuration: the machine's namespace and resolvers", async
   const image = own();
   setGuestNetwork(image, attached(''), undefined);
   t.equal(image.mounts?.length, 1);
+});
+
+t.test('a name server on the loopback of the namespace', async (t) => {
+  const folder = temporaryFolder(t);
+  const found = (text: string, source = 'resolv.conf'): string | undefined => {
+    writeFileSync(`${folder}/resolv.conf`, text);
+    return namespaceResolver({ ...spec([]), mounts: [{ destination: '/etc/resolv.conf', source }] }, folder);
+  };
+  t.equal(found('search a\nnameserver 127.0.0.11\noptions ndots:0\n'), '127.0.0.11');
+  t.equal(found('nameserver 127.0.0.11', `${folder}/resolv.conf`), '127.0.0.11');
+  t.equal(found('nameserver 10.0.0.1\n'), undefined);
+  t.equal(found('# nameserver 127.0.0.11\nnameserver 127.0.0.1.5\n'), undefined);
+  t.equal(found('nameserver 127.0.0.11\n', 'elsewhere'), undefined);
+  t.equal(namespaceResolver(spec([]), folder), undefined);
 });

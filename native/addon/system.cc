@@ -83,6 +83,11 @@ Napi::Value closeOnExec(const Napi::CallbackInfo& info) {
   return number(info, system::closeOnExec(static_cast<int>(integerArgument(info[0], "first", 0, INT32_MAX))));
 }
 
+Napi::Value descriptorAccess(const Napi::CallbackInfo& info) {
+  const int flags = fcntl(intArgument(info, 0, "fd"), F_GETFL);
+  return number(info, flags < 0 ? -errno : flags & O_ACCMODE);
+}
+
 Napi::Value sendSignal(const Napi::CallbackInfo& info) {
   const int result = ::kill(intArgument(info, 0, "pid"), intArgument(info, 1, "signal"));
   return number(info, result == 0 ? 0 : -errno);
@@ -190,6 +195,7 @@ void initSystem(Napi::Env env, Napi::Object exports) {
   exports["waitPid"] = Napi::Function::New(env, waitPid, "waitPid");
   exports["execve"] = Napi::Function::New(env, becomeProgram, "execve");
   exports["closeOnExec"] = Napi::Function::New(env, closeOnExec, "closeOnExec");
+  exports["descriptorAccess"] = Napi::Function::New(env, descriptorAccess, "descriptorAccess");
   exports["kill"] = Napi::Function::New(env, sendSignal, "kill");
   exports["openPty"] = Napi::Function::New(env, openPty, "openPty");
   exports["sendFd"] = Napi::Function::New(env, sendFd, "sendFd");

@@ -200,6 +200,9 @@ Session::Outcome Session::handle(const Message& message) {
     case Message::Kind::kRunning:
       return running_ ? Outcome::kGoesOn : started();
     case Message::Kind::kRefused:
+      if (running_) {
+        break;  // of a signal that came too late, say
+      }
       return fail(message.text.empty() ? "the sandbox refused without a reason" : message.text);
     case Message::Kind::kExit:
       if (!running_) {

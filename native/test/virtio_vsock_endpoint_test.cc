@@ -292,6 +292,21 @@ TEST_CASE("vsock: a shared socket stays blocking; one of our own is half-closed"
   }
 }
 
+TEST_CASE("vsock: a socket that is given for one direction is closed, and not shut down for who shares it") {
+  VsockGuest guest;
+  guest.giveBuffers(16);
+  auto pair = VsockGuest::socketPair();
+  const Fd shared(fcntl(pair.second.get(), F_DUPFD_CLOEXEC, 0));
+  bindFds(guest, {.write = pair.second.release(), .closeFds = true});
+  guest.open(kGuestPort, kHostPort);
+  guest.send(vs::kReadWrite, kGuestPort, kHostPort, "first");
+  guest.send(vs::kShutdown, kGuestPort, kHostPort, {}, vs::kNoSend);
+  CHECK(guest.receive().header.operation == vs::kShutdown);
+  CHECK(readAll(pair.first.get(), 5) == "first");
+  writeAll(shared.get(), "second");
+  CHECK(readAll(pair.first.get(), 6) == "second");
+}
+
 TEST_CASE("vsock: descriptors of the wrong kind are refused, and nothing is taken") {
   auto pipe = makePipe();
   CHECK_THROWS_AS(vs::FdEndpoint({.read = pipe.second.get()}), std::system_error);

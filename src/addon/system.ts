@@ -25,6 +25,8 @@ export interface SystemAddon {
   execve(path: string, argv: readonly string[], env: readonly string[], fds: readonly number[]): number;
   /** Closes descriptors from `first` on when another program is executed: those that the process was given would stay open in it. */
   closeOnExec(first: number): number;
+  /** How a descriptor was opened (fcntl(2), F_GETFL): 0 for reading, 1 for writing, 2 for both. */
+  descriptorAccess(fd: number): number;
   /** kill(2). */
   kill(pid: number, signal: number): number;
 

@@ -59,10 +59,10 @@ export interface AgentListener {
 
 /** Host ports that the agent connects to for a process: of the standard streams, or of its terminal. One that is absent is /dev/null. */
 export interface StreamPorts {
-  readonly stdin?: number;
-  readonly stdout?: number;
-  readonly stderr?: number;
-  readonly terminal?: number;
+  readonly stdin?: number | undefined;
+  readonly stdout?: number | undefined;
+  readonly stderr?: number | undefined;
+  readonly terminal?: number | undefined;
 }
 
 /** Of `run` and `create`. */

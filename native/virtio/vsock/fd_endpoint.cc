@@ -7,7 +7,9 @@
 namespace tsvmm::virtio::vsock {
 
 FdEndpoint::FdEndpoint(const Options& options)
-    : hasInput_(options.read >= 0), hasOutput_(options.write >= 0), ours_(options.closeFds) {
+    : hasInput_(options.read >= 0),
+      hasOutput_(options.write >= 0),
+      ownSocket_(options.closeFds && options.read == options.write) {
   if (hasInput_) {
     input_.fd = InheritedFd(options.read, InheritedFd::Direction::kRead);
   }
@@ -81,8 +83,8 @@ void FdEndpoint::close() {
 }
 
 void FdEndpoint::endWrite() {
-  if (ours_) {
-    // Only a socket minds: the same one may be the input, which closing alone would not half-close.
+  if (ownSocket_) {
+    // It is the input, too, so that closing alone would not half-close it. Only a socket minds.
     ::shutdown(output_.fd.get(), SHUT_WR);
   }
   closeHalf(output_);

@@ -15,6 +15,8 @@ class FdEndpoint final : public Endpoint {
     int write = -1;  ///< open for writing, or -1: there is no output
     /// Whether the numbers given are the endpoint's to close, which makes the guest's half-close an
     /// end-of-file for whoever reads from the other end. Without, they stay open, as the process has them.
+    /// A socket that is given for one direction only may be shared with others: it is closed, but never shut
+    /// down.
     bool closeFds = false;
   };
 
@@ -45,7 +47,7 @@ class FdEndpoint final : public Endpoint {
   Half output_;
   bool hasInput_;
   bool hasOutput_;
-  bool ours_;
+  bool ownSocket_;  ///< one descriptor for both directions, and ours
   EventLoop* loop_ = nullptr;
   std::function<void()> ready_;
 };

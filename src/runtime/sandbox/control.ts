@@ -63,11 +63,15 @@ export class ControlService {
   async #onLine(connection: number, line: string, fds: readonly number[]): Promise<void> {
     let unused = fds;
     let id: unknown = null;
+    // To a notification there is no answer.
+    let answered = true;
     try {
       const { value, digits } = parse(line);
       id = value.id ?? null;
+      answered = value.id !== undefined;
       const { method, params } = value;
       if (method === 'exec') {
+        answered = true;
         unused = [];
         await this.#exec(connection, id, params, fds, digits);
         return;
@@ -75,10 +79,10 @@ export class ControlService {
       closeAll(unused);
       unused = [];
       const result = await this.#call(connection, method, params, digits);
-      if (value.id !== undefined) this.#server.send(connection, answer(id, result));
+      if (answered) this.#server.send(connection, answer(id, result));
     } catch (error) {
       closeAll(unused);
-      this.#server.send(connection, refusal(id, error));
+      if (answered) this.#server.send(connection, refusal(id, error));
     }
   }
 

@@ -41,7 +41,7 @@ export class Execs {
   #next = 1;
 
   constructor(
-    private readonly agent: AgentClient,
+    private readonly agent: Pick<AgentClient, 'exec' | 'kill' | 'resize'>,
     private readonly id: string,
     private readonly binder: StreamBinder,
   ) {}
@@ -93,34 +93,44 @@ export class Execs {
     this.#running.clear();
   }
 
+  /** Takes the descriptors: what is not open for a stream's direction leaves the process /dev/null. */
   #bind(fds: readonly number[], terminal: boolean) {
     const bound: BoundStream[] = [];
+    const left = new Set(fds);
     const bind = (read: number, write: number): BoundStream => {
-      const stream = this.binder.bind({ read, write }, true);
+      const ends = { read: accessOf(read).read, write: accessOf(write).write };
+      const stream = this.binder.bind(ends, true);
       bound.push(stream);
+      for (const fd of [ends.read, ends.write]) left.delete(fd);
       return stream;
     };
+    const take = (read: number, write: number): BoundStream | undefined =>
+      accessOf(read).read >= 0 || accessOf(write).write >= 0 ? bind(read, write) : undefined;
     const [first = -1, second = -1, third = -1] = fds;
     let streams: RunParams['streams'];
     let output: Promise<unknown>;
-    if (terminal) {
-      const stream = bind(first, second);
-      streams = { terminal: stream.port };
-      output = stream.closed;
-    } else {
-      const [stdin, stdout, stderr] = [bind(first, -1), bind(-1, second), bind(-1, third)];
-      streams = { stdin: stdin.port, stdout: stdout.port, stderr: stderr.port };
-      output = Promise.all([stdout.closed, stderr.closed]);
+    try {
+      if (terminal) {
+        const stream = bind(first, second);
+        streams = { terminal: stream.port };
+        output = stream.closed;
+      } else {
+        const [stdin, stdout, stderr] = [take(first, -1), take(-1, second), take(-1, third)];
+        streams = { stdin: stdin?.port, stdout: stdout?.port, stderr: stderr?.port };
+        output = Promise.all([stdout?.closed, stderr?.closed]);
+      }
+      const preserved = fds.slice(terminal ? 2 : 3).map((fd) => bind(fd, fd).port);
+      return { bound, output, streams, preserved };
+    } catch (error) {
+      for (const stream of bound) stream.cancel();
+      throw error;
+    } finally {
+      closeAll(left);
     }
-    const preserved = fds.slice(terminal ? 2 : 3).map((fd) => {
-      const { read, write } = accessOf(fd);
-      return bind(read, write).port;
-    });
-    return { bound, output, streams, preserved };
   }
 }
 
 /** Closes descriptors that came with a request that is not followed. */
-export function closeAll(fds: readonly number[]): void {
+export function closeAll(fds: Iterable<number>): void {
   for (const fd of fds) closeSync(fd);
 }

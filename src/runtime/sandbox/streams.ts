@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { addon } from '../../addon/index.js';
 import type { Vsock } from '../../virtio/vsock/index.js';
 
 /** Descriptors on the host's end of one of the guest's connections; -1: none. */
@@ -53,11 +53,8 @@ export function streamBinder(vsock: Vsock, onLost: (fd: number, bytes: number) =
   };
 }
 
-const O_ACCMODE = 3;
-
-/** What an inherited descriptor can do, as it was opened (proc(5), /proc/PID/fdinfo). */
+/** What a descriptor can do, as it was opened; nothing, where it is not open. */
 export function accessOf(fd: number): StreamEnds {
-  const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
-  const access = Number.parseInt(flags ?? '2', 8) & O_ACCMODE;
-  return { read: access === 1 ? -1 : fd, write: access === 0 ? -1 : fd };
+  const access = addon().descriptorAccess(fd);
+  return { read: access === 0 || access === 2 ? fd : -1, write: access === 1 || access === 2 ? fd : -1 };
 }

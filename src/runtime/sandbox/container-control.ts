@@ -11,6 +11,8 @@ const STOP_MS = 10_000;
 /** What the commands ask of a container, by its state. */
 export class ContainerControl implements ControlHandlers {
   readonly #service: ControlService;
+  /** Execs that wait for the container to be resumed. */
+  #waiting: (() => void)[] = [];
 
   constructor(
     private readonly container: Container,
@@ -63,6 +65,7 @@ export class ContainerControl implements ControlHandlers {
     if (container.status !== 'paused') throw new UserError(`container not paused: it is ${container.status}`);
     await container.sandbox.ask(container.sandbox.agent.resume(container.options.id));
     if (container.status === 'paused') container.setStatus('running');
+    for (const goOn of this.#waiting.splice(0)) goOn();
     return {};
   }
 
@@ -103,6 +106,11 @@ export class ContainerControl implements ControlHandlers {
       const what = container.status === 'paused' ? 'a paused' : 'a stopped';
       closeAll(request.fds);
       throw new UserError(`cannot exec in ${what} container`);
+    }
+    if (allowed) {
+      // The guest starts nothing in a frozen control group. A container that ends meanwhile refuses by itself.
+      const resumed = new Promise<void>((resolve) => this.#waiting.push(resolve));
+      await Promise.race([resumed, container.sandbox.ended.catch(() => {})]);
     }
     return container.sandbox.ask(container.sandbox.execs.start(request));
   }

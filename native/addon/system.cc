@@ -64,6 +64,7 @@ Napi::Value spawn(const Napi::CallbackInfo& info) {
   const auto given = info[3].As<Napi::Object>();
   system::SpawnOptions options;
   options.setsid = given.Get("setsid").ToBoolean();
+  options.ownPids = given.Get("ownPids").ToBoolean();
   if (const Napi::Value cwd = given.Get("cwd"); !cwd.IsUndefined()) {
     options.cwd = stringArgument(cwd, "cwd");
   }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,21 @@ bool handsOnDescriptors(char** argv) {
     }
   }
   return false;
+}
+
+/// Whether this is root of a user namespace that is not the first, as under rootless podman.
+bool isNamespaceRoot() {
+  if (geteuid() != 0) {
+    return false;
+  }
+  char map[64] = "";
+  const int fd = open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
+  const ssize_t length = fd < 0 ? -1 : read(fd, map, sizeof map - 1);
+  close(fd);
+  unsigned inside, outside, count;
+  // proc_pid_uid_map(5): the first namespace maps all ids to themselves.
+  return length > 0 && sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 &&
+         !(outside == 0 && count == UINT_MAX);
 }
 
 [[noreturn]] void becomeNode(char** arguments) {
@@ -155,6 +171,12 @@ int main(int argc, char** argv) {
   int status[2];
   if (pipe2(status, O_CLOEXEC) != 0) {
     dprintf(STDERR_FILENO, "tsvmm: no pipe for the sandbox: %s\n", strerror(errno));
+    return kFailure;
+  }
+  // Whoever enters the namespaces of a container's process, as `podman cp` does, enters its PID namespace as
+  // well, which root of a user namespace may do with one only that was made there.
+  if (isNamespaceRoot() && unshare(CLONE_NEWPID) != 0) {
+    dprintf(STDERR_FILENO, "tsvmm: no PID namespace for the sandbox: %s\n", strerror(errno));
     return kFailure;
   }
   const pid_t sandbox = fork();

@@ -13,6 +13,8 @@
 #include <climits>
 #include <cstdint>
 #include <memory>
+#include <system_error>
+#include <thread>
 
 #include "io/fd.h"
 
@@ -89,8 +91,25 @@ pid_t spawn(const Program& program, const SpawnOptions& options) {
   posix_spawnattr_setsigdefault(&attributes, &all);
   posix_spawnattr_setflags(&attributes, static_cast<short>(flags));
   pid_t pid = -1;
-  error = posix_spawn(&pid, program.path.c_str(), &actions, &attributes, pointers(program.argv).data(),
-                      pointers(program.env).data());
+  const auto start = [&] {
+    error = posix_spawn(&pid, program.path.c_str(), &actions, &attributes, pointers(program.argv).data(),
+                        pointers(program.env).data());
+  };
+  if (!options.ownPids) {
+    start();
+  } else {
+    // A thread that has left its PID namespace for its children's cannot start threads any more: it ends.
+    try {
+      std::thread([&] {
+        error = unshare(CLONE_NEWPID) == 0 ? 0 : errno;
+        if (error == 0) {
+          start();
+        }
+      }).join();
+    } catch (const std::system_error&) {
+      error = EAGAIN;
+    }
+  }
   return error == 0 ? pid : -error;
 }
 

@@ -17,8 +17,9 @@ struct Program {
 };
 
 struct SpawnOptions {
-  bool setsid = false;  // leader of a session of its own, without a terminal
-  std::string cwd;      // empty: this process's
+  bool setsid = false;   // leader of a session of its own, without a terminal
+  std::string cwd;       // empty: this process's
+  bool ownPids = false;  // first process of a PID namespace of its own, with which all that it starts ends
 };
 
 /// Starts a child. Its pid, or -errno, also of what execve(2) says.

@@ -87,6 +87,24 @@ TEST_CASE("spawn: descriptors in any order, also those that are in each other's 
   }
 }
 
+TEST_CASE("spawn: the first process of a PID namespace, which this process waits for by its own number") {
+  if (geteuid() != 0) {
+    return;
+  }
+  const std::string text = outputOf([](int out) {
+    return spawn({.path = "/bin/sh", .argv = {"sh", "-c", "echo $$"}, .env = kPath, .fds = {-1, out, out}},
+                 {.setsid = false, .cwd = {}, .ownPids = true});
+  });
+  CHECK(text == "1\n");
+  const Program none{.path = "/nowhere", .argv = {"x"}, .env = {}, .fds = {}};
+  CHECK(spawn(none, {.setsid = false, .cwd = {}, .ownPids = true}) == -ENOENT);
+  // The process itself has not changed: what it starts is in its own namespace, and threads can be made.
+  CHECK(outputOf([](int out) {
+          return spawn(
+              {.path = "/bin/sh", .argv = {"sh", "-c", "echo $$"}, .env = kPath, .fds = {-1, out, out}}, {});
+        }) != "1\n");
+}
+
 TEST_CASE("spawn: signals that this process ignores or blocks are the child's by default") {
   signal(SIGUSR1, SIG_IGN);
   sigset_t blocked, before;

@@ -80,6 +80,8 @@ export interface NativeSpawnOptions {
   readonly fds: readonly number[];
   /** As the leader of a new session. */
   readonly setsid?: boolean;
+  /** As the first process of a PID namespace of its own, which needs rights: with it end all that it starts. */
+  readonly ownPids?: boolean;
   /** The child's working directory. */
   readonly cwd?: string;
 }

@@ -1,7 +1,8 @@
-import { lstatSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { lstatSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { addon } from '../addon/index.js';
 import { reasonOf, UserError } from './errors.js';
+import { outsideUid } from './user-namespace.js';
 
 const EAGAIN = 11;
 const EACCES = 13;
@@ -9,8 +10,8 @@ const EACCES = 13;
 /** Of the host, as far as it decides where state lies; for tests. */
 export interface StateHost {
   readonly uid: number;
-  /** Whether root is root of a user namespace only. */
-  inUserNamespace(): boolean;
+  /** Who the root of this user namespace is outside of it; undefined in the first one. */
+  outsideUid(): number | undefined;
   /** Whose the folder is; undefined where there is none. */
   ownerOf(path: string): number | undefined;
   /** Makes a folder for its owner alone; one that is there stays as it is. */
@@ -19,8 +20,7 @@ export interface StateHost {
 
 const HOST: StateHost = {
   uid: process.geteuid?.() ?? 0,
-  // proc_pid_uid_map(5): the first namespace maps all ids to themselves.
-  inUserNamespace: () => !/^\s*0\s+0\s+4294967295\n$/.test(readFileSync('/proc/self/uid_map', 'utf8')),
+  outsideUid,
   ownerOf(path) {
     const stats = lstatSync(path, { throwIfNoEntry: false });
     return stats?.isDirectory() === true ? stats.uid : undefined;
@@ -38,11 +38,14 @@ const HOST: StateHost = {
 export function stateRoot(env: NodeJS.ProcessEnv = process.env, host: StateHost = HOST): string {
   const { XDG_RUNTIME_DIR: runtime = '', USER: name } = env;
   const { uid } = host;
-  if (uid === 0 && (runtime === '' || name === 'root' || !host.inUserNamespace())) return '/run/tsvmm';
+  // Root in a user namespace that a service made has a /run of its own.
+  const namespaced = uid === 0 && name !== 'root' && (runtime !== '' || name !== undefined);
+  const outside = namespaced ? host.outsideUid() : undefined;
+  if (uid === 0 && outside === undefined) return '/run/tsvmm';
   if (runtime.startsWith('/')) return join(runtime, 'tsvmm');
-  const session = `/run/user/${uid}`;
+  const session = `/run/user/${outside ?? uid}`;
   if (host.ownerOf(session) === uid) return `${session}/tsvmm`;
-  const path = `/tmp/tsvmm-${uid}`;
+  const path = `/tmp/tsvmm-${outside ?? uid}`;
   try {
     host.makeFolder(path);
   } catch (error) {

@@ -35,6 +35,7 @@ import type { HookName } from './spec/types.js';
 import { startTimeOf } from './state/process.js';
 import { type ContainerStatus, ociState, type StoredState } from './state/state.js';
 import { CONFIG_FILE, CONTROL_SOCKET, ContainerStore, writeState } from './state/store.js';
+import { ownPid } from './user-namespace.js';
 
 /** As runc: the user to whom the state belongs. */
 function ownerName(): string {
@@ -113,8 +114,8 @@ export class Container {
       version: 1,
       ociVersion: spec.ociVersion,
       id,
-      pid: process.pid,
-      startTime: startTimeOf(process.pid) ?? '',
+      pid: ownPid(),
+      startTime: startTimeOf(ownPid()) ?? '',
       status: 'creating',
       bundle: directory,
       rootfs: bundle.root.type === 'directory' ? bundle.root.directory : bundle.root.path,

@@ -3,6 +3,7 @@ import { addon, packageRoot } from '../addon/index.js';
 import type { SettingFlags } from './config/settings.js';
 import { UserError } from './errors.js';
 import { inheritedFds } from './preserved-fds.js';
+import { outsideUid } from './user-namespace.js';
 
 /** What `create` hands to the sandbox that it starts, as JSON in an argument. */
 export interface CreateRequest {
@@ -52,7 +53,7 @@ export function createContainer(
     program,
     [program, `${packageRoot()}/dist/tsvmm.cjs`, 'sandbox', request.id, JSON.stringify(made)],
     Object.entries(env).map(([name, value]) => `${name}=${value}`),
-    { fds: [-1, -1, -1, write, 0, 1, 2, ...preserved], setsid: true },
+    { fds: [-1, -1, -1, write, 0, 1, 2, ...preserved], setsid: true, ownPids: isNamespaceRoot() },
   );
   closeSync(write);
   if (pid < 0) throw new UserError(`the sandbox cannot be started (errno ${-pid})`);
@@ -85,4 +86,12 @@ function* lines(fd: number): Generator<string> {
     for (const part of parts) yield Buffer.from(part, 'latin1').toString('utf8');
   }
   closeSync(fd);
+}
+
+/**
+ * Whoever enters the namespaces of a container's process, as `podman cp` does, enters its PID namespace as well, which root of a user
+ * namespace may do with one that was made in there only.
+ */
+function isNamespaceRoot(): boolean {
+  return process.geteuid?.() === 0 && outsideUid() !== undefined;
 }

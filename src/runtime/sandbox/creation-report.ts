@@ -3,6 +3,7 @@ import { STATUS_FD, type StatusLine } from '../create.js';
 import { logError, logWarning } from '../log.js';
 import { printError, writeAll } from '../output.js';
 import { writePidFile } from '../pid-file.js';
+import { ownPid } from '../user-namespace.js';
 
 /** How a sandbox tells the command that waits for its container how the creation goes. */
 export interface CreationReport {
@@ -48,7 +49,7 @@ export function messagePipe(pidFile: string | undefined): CreationReport {
       for (const line of consoleLines) printError(`  | ${line}`);
     },
     prepared() {
-      if (pidFile !== undefined) writePidFile(pidFile, process.pid);
+      if (pidFile !== undefined) writePidFile(pidFile, ownPid());
     },
     created() {
       const heard = writeAll(STATUS_FD, '\0');

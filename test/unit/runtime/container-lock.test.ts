@@ -35,9 +35,9 @@ t.test('an ID has one holder, and a killed one holds nothing', async (t) => {
 
 t.test('the folder of the state', async (t) => {
   const owners: Record<string, number> = {};
-  const host = (uid: number, namespace = false, taken?: number): StateHost => ({
+  const host = (uid: number, outside?: number, taken?: number): StateHost => ({
     uid,
-    inUserNamespace: () => namespace,
+    outsideUid: () => outside,
     ownerOf: (path) => owners[path],
     makeFolder: (path) => {
       owners[path] = taken ?? uid;
@@ -46,15 +46,18 @@ t.test('the folder of the state', async (t) => {
   const XDG_RUNTIME_DIR = '/run/user/7';
   t.equal(stateRoot({}, host(0)), '/run/tsvmm');
   t.equal(stateRoot({ XDG_RUNTIME_DIR }, host(0)), '/run/tsvmm', 'root has one place');
-  t.equal(stateRoot({ XDG_RUNTIME_DIR }, host(0, true)), '/run/user/7/tsvmm', 'podman, rootless');
-  t.equal(stateRoot({ XDG_RUNTIME_DIR, USER: 'me' }, host(0, true)), '/run/user/7/tsvmm');
-  t.equal(stateRoot({ XDG_RUNTIME_DIR, USER: 'root' }, host(0, true)), '/run/tsvmm', 'root of a container');
-  t.equal(stateRoot({}, host(0, true)), '/run/tsvmm');
+  t.equal(stateRoot({ XDG_RUNTIME_DIR }, host(0, 7)), '/run/user/7/tsvmm', 'podman, rootless');
+  t.equal(stateRoot({ XDG_RUNTIME_DIR, USER: 'me' }, host(0, 7)), '/run/user/7/tsvmm');
+  t.equal(stateRoot({ XDG_RUNTIME_DIR, USER: 'root' }, host(0, 7)), '/run/tsvmm', 'root of a container');
+  t.equal(stateRoot({}, host(0, 7)), '/run/tsvmm', 'a service of a container');
+  t.equal(stateRoot({ USER: 'me' }, host(0, 7)), '/tmp/tsvmm-7', 'the same as outside');
   t.equal(stateRoot({ XDG_RUNTIME_DIR }, host(7)), '/run/user/7/tsvmm');
   t.equal(stateRoot({ XDG_RUNTIME_DIR: 'here' }, host(7)), '/tmp/tsvmm-7', 'a relative one does not count');
   owners['/run/user/7'] = 7;
   t.equal(stateRoot({}, host(7)), '/run/user/7/tsvmm');
-  t.throws(() => stateRoot({}, host(8, false, 7)), {
+  owners['/run/user/7'] = 0;
+  t.equal(stateRoot({ USER: 'me' }, host(0, 7)), '/run/user/7/tsvmm');
+  t.throws(() => stateRoot({}, host(8, undefined, 7)), {
     message: "/tmp/tsvmm-8 is somebody else's: set XDG_RUNTIME_DIR to a folder of yours, or use --root",
   });
   t.throws(() => lockContainerId('/dev/null/none', 'x'), { message: /^\/dev\/null\/none\/lock: / });

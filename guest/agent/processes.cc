@@ -113,6 +113,7 @@ Json readProcess(pid_t pid, const std::string& proc, std::size_t& budget) {
           {"ppid", number(4)},
           {"uid", uid},
           {"tty", terminalName(number(7))},
+          {"state", std::string(fields[0])},
           {"startTime", static_cast<double>(number(22)) / kTicks},
           {"cpuTime", static_cast<double>(number(14) + number(15)) / kTicks},
           {"threads", number(20)},

@@ -11,6 +11,8 @@ export interface GuestProcess {
   readonly uid: number;
   /** `pts/0`, or `?` where it has none. */
   readonly tty: string;
+  /** A letter of proc(5): `R` runs, `S` sleeps, ... */
+  readonly state: string;
   /** Seconds from the guest's boot to its start. */
   readonly startTime: number;
   /** Seconds. */
@@ -113,6 +115,7 @@ export function readProcesses(result: unknown): GuestProcess[] {
       ppid: number('ppid'),
       uid: number('uid'),
       tty: text(field(entry, 'tty'), `${name}.tty`),
+      state: text(field(entry, 'state'), `${name}.state`),
       startTime: amount(entry, 'startTime', name),
       cpuTime: amount(entry, 'cpuTime', name),
       threads: number('threads'),

@@ -140,7 +140,15 @@ t.test('containers and their execs, as the agent runs them', async (t) => {
     await own.saw('begin');
     const processes = await client.processes('five');
     t.match(processes, [
-      { nsPid: processes[0]?.pid, ppid: 1, uid: 0, tty: '?', threads: 1, command: ['/bin/sh', '-c', script] },
+      {
+        nsPid: processes[0]?.pid,
+        ppid: 1,
+        uid: 0,
+        tty: '?',
+        state: 'S',
+        threads: 1,
+        command: ['/bin/sh', '-c', script],
+      },
     ]);
 
     const before = await client.stats('five');

@@ -50,7 +50,7 @@ TEST_CASE("container.processes: what /proc says of one") {
   const Proc proc;
   proc.add(71, stat("sh", "34817"), kStatus, std::string("sh\0-c\0echo  a\0", 14));
   const Json expected = Json::parse(R"([{
-    "pid": 71, "nsPid": 1, "ppid": 5, "uid": 1000, "tty": "pts/1", "startTime": 123.45, "cpuTime": 1.75,
+    "pid": 71, "nsPid": 1, "ppid": 5, "uid": 1000, "tty": "pts/1", "state": "S", "startTime": 123.45, "cpuTime": 1.75,
     "threads": 3, "command": ["sh", "-c", "echo  a"]}])");
   CHECK(proc.read({71, 72}) == expected);
 }

@@ -275,6 +275,7 @@ const PROCESS = {
   ppid: 1,
   uid: 0,
   tty: 'pts/0',
+  state: 'S',
   startTime: 0.42,
   cpuTime: 0,
   threads: 1,

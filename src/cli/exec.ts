@@ -7,6 +7,7 @@ import { logWarning } from '../runtime/log.js';
 import { listenFds, listenVariables, preservedFds } from '../runtime/preserved-fds.js';
 import { stringifyExactJson } from '../runtime/spec/exact-json.js';
 import { ContainerStore } from '../runtime/state/store.js';
+import { Terminal } from '../runtime/terminal.js';
 import { type Parsed, parseArguments, parseInteger, UsageError } from './arguments.js';
 import type { Globals } from './globals.js';
 import { keepCompiledCode } from './keep-code.js';
@@ -84,6 +85,10 @@ export async function main(args: readonly string[], { root }: Globals): Promise<
   const { process: own, digits } = processOf(options, command, () => store.config(id));
   const terminal = own.terminal === true;
   checkConsole(options, terminal);
+  // The process sees the size from its first moment on; tsvmm-exec tells of later ones.
+  const screen = terminal && !options['console-socket'] ? new Terminal().size() : undefined;
+  if (screen !== undefined && screen.rows > 0)
+    own.consoleSize = { height: screen.rows, width: screen.columns };
   const cgroup = cgroupOf(options);
   const preserve = preservedCount(options);
   const preserved = preservedFds(preserve);

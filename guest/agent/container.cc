@@ -243,7 +243,9 @@ Process::Events Container::execProcessEvents(const std::string& name, ExecEvents
     shared->running(pid);
   };
   events.failed = [this, shared, name](const std::string& message) {
-    shared->failed(message);
+    // What crun says of a container that goes away meanwhile depends on where that met it.
+    const bool gone = state_ == State::kEnded || cgroup_.processes(1).empty();
+    shared->failed(gone ? "container " + id_ + " is not running" : message);
     dropExec(name);
   };
   events.ended = [] {};

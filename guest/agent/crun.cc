@@ -4,12 +4,12 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
+#include <string_view>
 
 #include "error.h"
 #include "io/fd.h"
-#include "json.h"
+#include "keyed.h"
 #include "mounts.h"
 
 namespace tsvmm::agent {
@@ -19,20 +19,17 @@ namespace {
 constexpr const char* kCrun = "/usr/bin/crun";
 constexpr const char* kCrunState = "/run/crun";
 
-/// The last error of a log in JSON lines.
-std::string lastError(const std::string& log) {
-  std::string message;
-  for (std::size_t begin = 0; begin < log.size();) {
-    const std::size_t end = std::min(log.find('\n', begin), log.size());
-    const Json line = Json::parse(log.begin() + static_cast<std::ptrdiff_t>(begin),
-                                  log.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
-    if (line.is_object() && line.value("level", Json()) == "error" && line.contains("msg") &&
-        line["msg"].is_string()) {
-      message = line["msg"].get<std::string>();
+/// The last line of a text that has something in it.
+std::string lastLine(const std::string& text) {
+  std::string last;
+  std::string_view rest = text;
+  std::string_view line;
+  while (nextLine(rest, line)) {
+    if (!line.empty()) {
+      last = line;
     }
-    begin = end + 1;
   }
-  return message;
+  return last;
 }
 
 }  // namespace
@@ -40,16 +37,13 @@ std::string lastError(const std::string& log) {
 std::string crunState(const std::string& id) { return std::string(kCrunState) + "/" + id; }
 
 std::vector<std::string> crunCommand(const std::string& command, const std::string& log) {
-  return {kCrun,
-          std::string("--root=") + kCrunState,
-          "--log=file:" + log,
-          "--log-format=json",
-          "--cgroup-manager=cgroupfs",
-          command};
+  return {kCrun, std::string("--root=") + kCrunState, "--log=file:" + log,
+
+          "--cgroup-manager=cgroupfs", command};
 }
 
 std::string crunRefusal(const std::string& log, int status) {
-  const std::string message = lastError(readFile(log));
+  const std::string message = lastLine(readFile(log));
   if (!message.empty()) {
     return message;
   }

@@ -132,10 +132,12 @@ void Process::start(const Plan& plan) {
     relayInput({std::move(in), EndKind::kSocket}, {std::move(inPipe.write), EndKind::kPipe});
   }
   if (out) {
-    relayOutput({std::move(outPipe.read), EndKind::kPipe}, {std::move(out), EndKind::kSocket});
+    held_.emplace_back(RelayEnd{std::move(outPipe.read), EndKind::kPipe},
+                       RelayEnd{std::move(out), EndKind::kSocket});
   }
   if (err) {
-    relayOutput({std::move(errPipe.read), EndKind::kPipe}, {std::move(err), EndKind::kSocket});
+    held_.emplace_back(RelayEnd{std::move(errPipe.read), EndKind::kPipe},
+                       RelayEnd{std::move(err), EndKind::kSocket});
   }
 }
 
@@ -161,7 +163,6 @@ void Process::relayInput(RelayEnd source, RelayEnd sink) {
 }
 
 void Process::relayOutput(RelayEnd source, RelayEnd sink) {
-  ++openOutputs_;
   outputs_.push_back(
       std::make_unique<Relay>(loop_, std::move(source), std::move(sink), [this, alive = alive_] {
         if (*alive) {
@@ -169,6 +170,7 @@ void Process::relayOutput(RelayEnd source, RelayEnd sink) {
           settle();
         }
       }));
+  ++openOutputs_;
 }
 
 void Process::stopRelays() {
@@ -178,6 +180,7 @@ void Process::stopRelays() {
   for (const auto& output : outputs_) {
     output->abort();
   }
+  held_.clear();
   terminalConnection_.reset();
 }
 
@@ -193,6 +196,13 @@ void Process::crunEnded(int status) {
   if (console_) {
     console_->poll();
     console_.reset();
+  }
+  try {
+    for (auto& [source, sink] : std::exchange(held_, {})) {
+      relayOutput(std::move(source), std::move(sink));
+    }
+  } catch (const OperationError& error) {
+    events_.warning(std::string("its output is not passed on: ") + error.what());
   }
   pid_ = pid;
   if (children_.adopt(pid, [this](int itsStatus) { ended(itsStatus); })) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "children.h"
@@ -89,6 +90,8 @@ class Process {
   Fd terminalConnection_;
   Fd master_;
   std::unique_ptr<Relay> input_;
+  /// Output streams until crun is done, which says to its standard error what it refuses, too.
+  std::vector<std::pair<RelayEnd, RelayEnd>> held_;
   std::vector<std::unique_ptr<Relay>> outputs_;
   int openOutputs_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -1,5 +1,5 @@
 import { availableParallelism, totalmem } from 'node:os';
-import type { Asked } from './config/settings.js';
+import type { Settings } from './config/settings.js';
 import { UserError } from './errors.js';
 import type { Spec } from './spec/types.js';
 
@@ -31,15 +31,11 @@ export function thisHost(): Host {
   return { memory: totalmem(), cpus: availableParallelism() };
 }
 
-/** What settings say of a machine's size: ./config/settings.ts. */
-export interface SizeSettings {
-  readonly memory?: Asked<number> | undefined;
-  readonly defaultMemory?: Asked<number> | undefined;
-  /** Bytes added to the container's limit. */
-  readonly memoryOverhead?: number | undefined;
-  readonly vcpus?: Asked<number> | undefined;
-  readonly defaultVcpus?: Asked<number> | undefined;
-}
+/** What settings say of a machine's size. */
+export type SizeSettings = Pick<
+  Settings,
+  'memory' | 'defaultMemory' | 'memoryOverhead' | 'vcpus' | 'defaultVcpus'
+>;
 
 /**
  * The machine for a bundle. Memory: what was asked for outright, else `linux.resources.memory.limit` and the overhead, else the
@@ -50,31 +46,8 @@ export function sizeMachine(spec: Spec, settings: SizeSettings, host: Host = thi
   return { memory: memoryOf(spec, settings, host), cpus: cpusOf(spec, settings, host) };
 }
 
-/** `sizeMachine` for a command line that asks for memory or processors, or doesn't. */
-export function machineSize(
-  spec: Spec,
-  asked: { readonly memory?: number | undefined; readonly cpus?: number | undefined } = {},
-  host: Host = thisHost(),
-): MachineSize {
-  const { memory, vcpus } = spec.vm?.hwConfig ?? {};
-  const from = (option: string, field: string, flag?: number, section?: number): Asked<number> | undefined =>
-    flag !== undefined
-      ? { value: flag, from: option }
-      : section !== undefined
-        ? { value: section, from: `config.json: ${field}` }
-        : undefined;
-  return sizeMachine(
-    spec,
-    {
-      memory: from('--memory', 'vm.hwConfig.memory', asked.memory, memory),
-      vcpus: from('--cpus', 'vm.hwConfig.vcpus', asked.cpus, vcpus),
-    },
-    host,
-  );
-}
-
 function memoryOf(spec: Spec, settings: SizeSettings, host: Host): number {
-  const { memory: outright, memoryOverhead = GUEST_OVERHEAD } = settings;
+  const { memory: outright, memoryOverhead } = settings;
   const limit = spec.linux?.resources?.memory?.limit ?? 0;
   const forLimit =
     limit <= 0
@@ -92,7 +65,7 @@ function memoryOf(spec: Spec, settings: SizeSettings, host: Host): number {
     }
     return roundDown(value);
   }
-  return forLimit ?? roundDown(Math.min(settings.defaultMemory?.value ?? DEFAULT_MEMORY, host.memory));
+  return forLimit ?? roundDown(Math.min(settings.defaultMemory.value, host.memory));
 }
 
 function roundDown(bytes: number): number {
@@ -112,7 +85,7 @@ function cpusOf(spec: Spec, settings: SizeSettings, host: Host): number {
     }
     return outright.value;
   }
-  return forLimits ?? settings.defaultVcpus?.value ?? 1;
+  return forLimits ?? settings.defaultVcpus.value;
 }
 
 /** How many processors a list like "0-3,7" names. Throws a UserError where a range ends before it begins. */

@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { DEFAULT_MEMORY, GUEST_OVERHEAD } from '../sizing.js';
 import type { Spec } from '../spec/types.js';
 import { ANNOTATION_PREFIX, readAnnotations } from './annotations.js';
 import { readEnvironment } from './environment.js';
@@ -56,8 +57,6 @@ interface Source {
   readonly least?: boolean;
 }
 
-const DEFAULT_MEMORY = 256 << 20;
-const MEMORY_OVERHEAD = 64 << 20;
 const BOOT_TIMEOUT = 60;
 
 /**
@@ -100,7 +99,7 @@ export function resolveSettings(from: {
       .flat(),
     memory: asked(bundle, 'memory'),
     defaultMemory: asked(host, 'memory') ?? { value: DEFAULT_MEMORY, from: 'the default' },
-    memoryOverhead: value('memory_overhead') ?? MEMORY_OVERHEAD,
+    memoryOverhead: value('memory_overhead') ?? GUEST_OVERHEAD,
     vcpus: asked(bundle, 'vcpus'),
     defaultVcpus: asked(host, 'vcpus') ?? { value: 1, from: 'the default' },
     network: value('network') ?? 'auto',

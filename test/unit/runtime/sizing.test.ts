@@ -1,12 +1,18 @@
 import t from 'tap';
+import { resolveSettings, type SettingFlags } from '../../../src/runtime/config/settings.js';
 import {
   countCpus,
   DEFAULT_MEMORY,
   GUEST_OVERHEAD,
-  machineSize,
+  type Host,
+  sizeMachine,
   thisHost,
 } from '../../../src/runtime/sizing.js';
 import type { Spec } from '../../../src/runtime/spec/types.js';
+
+/** The machine that the bundle and the command line ask for. */
+const machineSize = (spec: Spec, flags: SettingFlags, host: Host) =>
+  sizeMachine(spec, resolveSettings({ flags, spec, env: {}, file: { path: '', settings: {} } }), host);
 
 const HOST = { memory: 8 * 2 ** 30, cpus: 4 };
 const MIB = 1 << 20;

@@ -1,27 +1,40 @@
-import { type SpawnOptions, spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import { packageRoot } from '../../src/addon/index.js';
 import { temporaryFolder } from './bundle.js';
-import { type Outcome, outcome } from './tsvmm.js';
+import type { Outcome } from './tsvmm.js';
 
 /** The commands on containers of a state folder of its own, which the test's end empties. */
 export class Containers {
   readonly root: string;
   readonly #ids = new Set<string>();
 
+  readonly #folder: string;
+  #runs = 0;
+
   constructor(t: Test) {
-    this.root = join(temporaryFolder(t), 'state');
+    this.#folder = temporaryFolder(t);
+    this.root = join(this.#folder, 'state');
     t.teardown(async () => {
       for (const id of this.#ids) await this.run('delete', '--force', id);
     });
   }
 
-  run(...args: readonly string[]): Promise<Outcome> {
-    // By the native program, which is what stands on a user's path.
-    const options: SpawnOptions = { stdio: ['ignore', 'pipe', 'pipe'] };
-    return outcome(spawn(join(packageRoot(), 'dist/tsvmm'), ['--root', this.root, ...args], options));
+  /** Runs a command by the native program, which is what stands on a user's path. Its streams are files, since a container keeps them open. */
+  async run(...args: readonly string[]): Promise<Outcome> {
+    const [out, err] = ['out', 'err'].map((name) => join(this.#folder, `${name}${++this.#runs}`)) as [
+      string,
+      string,
+    ];
+    const fds = [openSync(out, 'w'), openSync(err, 'w')];
+    const child = spawn(join(packageRoot(), 'dist/tsvmm'), ['--root', this.root, ...args], {
+      stdio: ['ignore', ...fds],
+    });
+    for (const fd of fds) closeSync(fd);
+    const status = await new Promise<number>((resolve) => child.on('exit', (code) => resolve(code ?? -1)));
+    return { status, stdout: readFileSync(out, 'utf8'), stderr: readFileSync(err, 'utf8') };
   }
 
   /** Creates a container, its output in the outcome's promise. */

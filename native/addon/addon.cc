@@ -6,6 +6,7 @@
 #include "addon/machine.h"
 #include "addon/memory.h"
 #include "addon/network.h"
+#include "addon/open_gate.h"
 #include "addon/script_device.h"
 #include "addon/system.h"
 
@@ -20,6 +21,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   initSystem(env, exports);
   initNetwork(env, exports);
   initControl(env, exports);
+  initOpenGate(env, exports);
   exports.Set("createVirtioBalloon", Napi::Function::New(env, createVirtioBalloon));
   exports.Set("createVirtioBlk", Napi::Function::New(env, createVirtioBlk));
   exports.Set("createVirtioConsole", Napi::Function::New(env, createVirtioConsole));

@@ -157,7 +157,7 @@ Napi::Value memoryFile(const Napi::CallbackInfo& info) {
   return number(info, system::memoryFile(name, text.data(), text.size()));
 }
 
-// enterView(view): 0, or {error, step}.
+// enterView(view): 0, 1 where it has /proc, or {error, step}.
 Napi::Value enterView(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!info[0].IsObject() || !info[0].As<Napi::Object>().Get("mounts").IsArray()) {
@@ -169,6 +169,7 @@ Napi::Value enterView(const Napi::CallbackInfo& info) {
     view.rootfs = stringArgument(rootfs, "rootfs");
   }
   view.readOnly = given.Get("readOnly").ToBoolean();
+  view.emptyProc = given.Get("emptyProc").ToBoolean();
   view.directory = stringArgument(given.Get("stateDirectory"), "stateDirectory");
   const auto mounts = given.Get("mounts").As<Napi::Array>();
   for (uint32_t i = 0; i < mounts.Length(); i++) {
@@ -177,9 +178,10 @@ Napi::Value enterView(const Napi::CallbackInfo& info) {
                            .destination = stringArgument(mount.Get("destination"), "destination"),
                            .readOnly = mount.Get("readOnly").ToBoolean()});
   }
-  const auto failed = system::enterView(view);
+  bool hasProc = false;
+  const auto failed = system::enterView(view, &hasProc);
   if (!failed) {
-    return number(info, 0);
+    return number(info, hasProc ? 1 : 0);
   }
   Napi::Object result = Napi::Object::New(env);
   result["error"] = Napi::Number::New(env, failed->error);

@@ -92,6 +92,8 @@ class Builder {
  public:
   explicit Builder(const View& view) : view_(view) {}
 
+  bool hasProc() const { return hasProc_; }
+
   std::optional<ViewError> build() {
     const Fd before(open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC));
     const Fd folder(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -161,17 +163,22 @@ class Builder {
     return std::nullopt;
   }
 
-  std::optional<ViewError> makeMemoryRoot() {
+  /// A file system in memory that is mounted nowhere; none where it cannot be made.
+  static Fd makeMemory(const char* size, const char* inodes) {
     const Fd context(static_cast<int>(syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC)));
     const auto set = [&context](const char* key, const char* value) {
       return syscall(SYS_fsconfig, context.get(), FSCONFIG_SET_STRING, key, value, 0) == 0;
     };
-    if (!context || !set("mode", "0755") || !set("size", "1m") || !set("nr_inodes", "4096") ||
+    if (!context || !set("mode", "0755") || !set("size", size) || !set("nr_inodes", inodes) ||
         syscall(SYS_fsconfig, context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0) != 0) {
-      return failed("make a file system in memory");
+      return {};
     }
-    Fd tree(static_cast<int>(
+    return Fd(static_cast<int>(
         syscall(SYS_fsmount, context.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)));
+  }
+
+  std::optional<ViewError> makeMemoryRoot() {
+    Fd tree = makeMemory("1m", "4096");
     if (!tree || attach(tree, directory_) != 0) {
       return failed("mount a file system in memory");
     }
@@ -212,20 +219,29 @@ class Builder {
     if (!place || isFolder(place, folder) != 0 || !folder) {
       return std::nullopt;
     }
-    const Fd tree(static_cast<int>(openTree("/proc")));
+    const Fd tree = view_.emptyProc ? makeMemory("32m", "65536") : Fd(static_cast<int>(openTree("/proc")));
     if (!tree || attach(tree, place) != 0) {
-      return failed("bind /proc");
+      return failed("mount /proc");
     }
+    hasProc_ = true;
     return std::nullopt;
   }
 
   const View& view_;
   Fd directory_;
   Fd root_;
+  bool hasProc_ = false;
 };
 
 }  // namespace
 
-std::optional<ViewError> enterView(const View& view) { return Builder(view).build(); }
+std::optional<ViewError> enterView(const View& view, bool* hasProc) {
+  Builder builder(view);
+  auto error = builder.build();
+  if (hasProc != nullptr) {
+    *hasProc = builder.hasProc();
+  }
+  return error;
+}
 
 }  // namespace tsvmm::system

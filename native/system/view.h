@@ -18,6 +18,8 @@ struct View {
   std::string rootfs;
   bool readOnly = false;
   std::vector<Mount> mounts;  // in their order
+  /// On /proc an empty file system in memory takes the place of the host's.
+  bool emptyProc = false;
   /// Where the thread is afterwards: the folder itself, which has no path in the view.
   std::string directory;
 };
@@ -28,11 +30,11 @@ struct ViewError {
 };
 
 /// Moves the calling thread into a new mount namespace whose root is the view, with the host's /proc where it
-/// has a folder of this name; every other thread stays where it is. The old root is detached. What is in the
-/// rootfs is hostile: destinations are resolved inside of it, and nothing is created in it: a mount whose
-/// destination is missing, or is not of the source's type, is left out. Nothing in the view is a device or
-/// gives rights (nodev, nosuid). Needs CAP_SYS_ADMIN in its user namespace. Returns nothing, or why not; the
-/// thread is then back where it was.
-std::optional<ViewError> enterView(const View& view);
+/// has a folder of this name (`hasProc`, where given, tells); every other thread stays where it is. The old
+/// root is detached. What is in the rootfs is hostile: destinations are resolved inside of it, and nothing is
+/// created in it: a mount whose destination is missing, or is not of the source's type, is left out. Nothing
+/// in the view is a device or gives rights (nodev, nosuid). Needs CAP_SYS_ADMIN in its user namespace.
+/// Returns nothing, or why not; the thread is then back where it was.
+std::optional<ViewError> enterView(const View& view, bool* hasProc = nullptr);
 
 }  // namespace tsvmm::system

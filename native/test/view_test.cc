@@ -138,6 +138,29 @@ std::string mountCount() {
 
 }  // namespace
 
+TEST_CASE("view: an empty /proc of its own instead of the host's, where there is a place for it") {
+  everyWay([](bool userNamespace) {
+    Bundle bundle;
+    bundle.view.emptyProc = true;
+    const auto look = [] {
+      put("/proc/1/stat", "1");
+      return std::string(fs::exists("/proc/self") ? "host's" : "own");
+    };
+    CHECK(child(userNamespace, bundle.view, look) == "own");
+    CHECK(!fs::exists(bundle.path / "rootfs/proc/1"));
+    bool hasProc = false;
+    const pid_t pid = fork();
+    if (pid == 0) {
+      fs::remove(bundle.path / "rootfs/proc");
+      const bool failed = enterView(bundle.view, &hasProc).has_value();
+      _exit(geteuid() == 0 && failed ? 1 : hasProc ? 2 : 0);
+    }
+    int status = 0;
+    REQUIRE(waitpid(pid, &status, 0) == pid);
+    CHECK(status == 0);
+  });
+}
+
 TEST_CASE("view: the rootfs with its mounts, and the state folder by relative paths") {
   everyWay([](bool userNamespace) {
     Bundle bundle;

@@ -44,9 +44,11 @@ export interface SystemAddon {
   /**
    * Moves the calling thread (no other) into a new mount namespace whose root is the container's view of the host's files; the old
    * root is detached, and the working directory is the state folder, which has no path any more: only relative paths lead there
-   * (and process.cwd() throws). Threads that are started afterwards from this one are in the view too.
+   * (and process.cwd() throws). Threads that are started afterwards from this one are in the view too. Returns 1 where the view has
+   * a /proc, 0 where its root has no folder of that name.
    */
-  enterView(view: NativeView): 0 | NativeViewError;
+  enterView(view: NativeView): 0 | 1 | NativeViewError;
+  readonly OpenGate: NativeOpenGateConstructor;
   /**
    * One netlink request, in the network namespace of the calling thread. `request` is a whole message with its header;
    * its length, sequence number, port, NLM_F_REQUEST and NLM_F_ACK are filled in. Returns all messages of the answer with their headers (none
@@ -131,7 +133,24 @@ export interface NativeView {
     readonly destination: string;
     readonly readOnly?: boolean;
   }[];
+  /** An empty file system in memory on /proc, instead of the host's. */
+  readonly emptyProc?: boolean;
   readonly stateDirectory: string;
+}
+
+/**
+ * Holds other processes that open a folder until letIn() (fanotify(7)). Does not keep the process alive; with the process it ends, and
+ * nobody is held any more.
+ */
+export interface NativeOpenGate {
+  letIn(): void;
+  /** Idempotent. */
+  close(): void;
+}
+
+export interface NativeOpenGateConstructor {
+  /** `onOpen`: somebody waits. Throws an Error with `errno` (negative) where the kernel or the user's rights have no such thing. */
+  new (folder: string, onOpen: () => void): NativeOpenGate;
 }
 
 /** Why a view could not be made; the thread is back where it was. */

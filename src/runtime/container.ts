@@ -163,6 +163,11 @@ export class Container {
     return this.#machine;
   }
 
+  /** Of the sandbox, in ticks since the host's boot. */
+  get startTime(): string {
+    return this.#state.startTime;
+  }
+
   get status(): ContainerStatus {
     return this.#state.status;
   }

@@ -1,10 +1,12 @@
 import { addon } from '../../addon/index.js';
 import type { Container } from '../container.js';
 import { reasonOfErrno } from '../errors.js';
+import { hostBootTime, showProcesses } from './process-view.js';
 
 /**
  * Gives this thread a mount namespace whose root is what the container sees of the host: its root file system with the bind mounts.
- * Who enters the namespaces of the container's process ID, as `podman cp` does, then finds the container's files. From here on this
+ * Who enters the namespaces of the container's process ID, as `podman cp` and `podman top` do, then finds the container's files and
+ * processes. From here on this
  * thread reaches the state's folder only, as its working folder. Without the rights for it (rootless) nothing happens.
  */
 export function enterContainerView(container: Container): void {
@@ -18,13 +20,17 @@ export function enterContainerView(container: Container): void {
       { source: path, destination, readOnly: flags.includes('ro'), file: guest.files.has(destination) },
     ];
   });
+  const bootTime = hostBootTime();
   const problem = addon().enterView({
     rootfs: bundle.root.type === 'directory' ? bundle.root.directory : null,
     mounts,
+    emptyProc: true,
     stateDirectory: store.folder(options.id),
   });
-  if (problem === 0) container.stateIsHere();
-  else {
+  if (typeof problem === 'number') {
+    container.stateIsHere();
+    if (problem === 1) showProcesses(container, bootTime);
+  } else {
     const reason = `${problem.step}: ${reasonOfErrno(problem.error)}`;
     container.logLine(`warning: other programs have no view of the container's files: ${reason}`);
   }

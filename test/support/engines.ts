@@ -6,15 +6,15 @@ import { setTimeout } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { packageRoot } from '../../src/addon/index.js';
 import { temporaryFolder } from './bundle.js';
-import { type Outcome, outcome, sha256, TSVMM } from './tsvmm.js';
+import { type Outcome, outcome, sha256 } from './tsvmm.js';
 
 /**
  * What the engines start containers with. TSVMM_TEST_RUNTIME names another runtime (crun, runc): a test that fails with
  * that one too is wrong.
  */
-export const RUNTIME = process.env.TSVMM_TEST_RUNTIME ?? TSVMM;
+export const RUNTIME = process.env.TSVMM_TEST_RUNTIME ?? join(packageRoot(), 'dist/tsvmm');
 /** Whether it is tsvmm: only then what is particular to a machine is asserted. */
-export const IS_TSVMM = RUNTIME === TSVMM;
+export const IS_TSVMM = process.env.TSVMM_TEST_RUNTIME === undefined;
 
 /** Folders in which engines and runtimes keep their state; each test file has its own. */
 const STATE = ['/var/lib/containers', '/var/lib/containerd', '/var/lib/docker', '/etc/containers', '/run'];

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { addon } from '../../addon/index.js';
 import type { GuestProcess } from '../agent-results.js';
 import type { Container } from '../container.js';
@@ -45,6 +45,9 @@ export function showProcesses(container: Container, bootTime: string): void {
 
 /** A folder with files as in proc(5), of the processes of a guest. */
 export class ProcessView {
+  /** Kept, since this process too would wait for itself if it opened the folder. */
+  #shown = new Set<string>();
+
   /** @param startTime of the machine, in ticks since the host's boot */
   constructor(
     private readonly folder: string,
@@ -61,9 +64,10 @@ export class ProcessView {
       shown.add(String(process.nsPid));
       this.#write(process, inside.get(process.ppid) ?? 0);
     }
-    for (const name of readdirSync(this.folder)) {
-      if (/^\d+$/.test(name) && !shown.has(name)) rmSync(`${this.folder}/${name}`, { recursive: true });
+    for (const name of this.#shown) {
+      if (!shown.has(name)) rmSync(`${this.folder}/${name}`, { recursive: true, force: true });
     }
+    this.#shown = shown;
   }
 
   #write(process: GuestProcess, parent: number): void {

@@ -80,6 +80,7 @@ export class ProcessView {
       symlinkSync('user:[machine]', `${folder}/ns/user`);
     }
     const name = nameOf(command);
+    const state = /^[A-Z]$/i.test(process.state) ? process.state : 'S';
     const terminal = /^pts\/(\d+)$/.exec(tty)?.[1];
     // Major number 136, as proc(5) puts it together for small minor ones.
     const ttyNumber = terminal === undefined ? 0 : (136 << 8) | (Number(terminal) & 0xff);
@@ -87,11 +88,11 @@ export class ProcessView {
     const zeros = (count: number): string => Array(count).fill('0').join(' ');
     writeFileSync(
       `${folder}/stat`,
-      `${pid} (${name}) S ${parent} ${pid} ${pid} ${ttyNumber} -1 ${zeros(5)} ${Math.round(cpuTime * TICKS)} ${zeros(3)} 20 0 ${threads} 0 ${started} ${zeros(30)}\n`,
+      `${pid} (${name}) ${state} ${parent} ${pid} ${pid} ${ttyNumber} -1 ${zeros(5)} ${Math.round(cpuTime * TICKS)} ${zeros(3)} 20 0 ${threads} 0 ${started} ${zeros(30)}\n`,
     );
     writeFileSync(
       `${folder}/status`,
-      `Name:\t${name}\nState:\tS (sleeping)\nTgid:\t${pid}\nPid:\t${pid}\nPPid:\t${parent}\nUid:\t${fourTimes(uid)}\nGid:\t${fourTimes(0)}\nThreads:\t${threads}\n`,
+      `Name:\t${name}\nState:\t${state}\nTgid:\t${pid}\nPid:\t${pid}\nPPid:\t${parent}\nUid:\t${fourTimes(uid)}\nGid:\t${fourTimes(0)}\nThreads:\t${threads}\n`,
     );
     // A process without arguments is shown by its name, which ps(1) puts in brackets itself.
     const bare = command.length === 1 && /^\[.*\]$/s.test(command[0] ?? '');

@@ -12,6 +12,7 @@ const SHELL: GuestProcess = {
   ppid: 30,
   uid: 1000,
   tty: 'pts/3',
+  state: 'R',
   startTime: 2,
   cpuTime: 0.5,
   threads: 2,
@@ -23,6 +24,7 @@ const CHILD: GuestProcess = {
   nsPid: 7,
   ppid: 40,
   tty: '?',
+  state: 'S R',
   command: ['[a) R 1 worker with a long name]'],
 };
 
@@ -34,7 +36,7 @@ t.test('processes as proc(5) has them', async (t) => {
   t.equal(read('stat'), 'btime 1700000000\n');
   const stat = read('1/stat').trimEnd().split(' ');
   t.equal(stat.length, 52);
-  t.same(stat.slice(0, 5), ['1', '(sh)', 'S', '0', '1'], 'a parent outside of the container is 0');
+  t.same(stat.slice(0, 5), ['1', '(sh)', 'R', '0', '1'], 'a parent outside of the container is 0');
   t.equal(stat[6], String((136 << 8) | 3), 'the terminal');
   t.equal(stat[13], '50', 'time in ticks');
   t.equal(stat[19], '2', 'threads');

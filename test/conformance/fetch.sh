@@ -7,11 +7,12 @@
 #   FOLDER/crun  crun's source, with tests/init
 #   FOLDER/bin   goes before PATH: what the suites ask of Go, answered at once
 #
-# FOLDER must not be there; it appears whole or not at all. The system's apt configuration stays as it is: a
+# FOLDER appears whole or not at all; one that is there is left as it is. The system's apt configuration stays as it is: a
 # private one adds the source packages of the archives that the system's own lists name.
 set -euo pipefail
 
 result=$1
+[ ! -e "$result" ] || exit 0 # another was quicker
 work=$result.work.$$
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"

@@ -19,7 +19,7 @@ t.test('rootless podman', async (t) => {
 runtime = "tsvmm"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
-network_cmd_options = ["port_handler=slirp4netns", "allow_host_loopback=true"]
+network_cmd_options = ["allow_host_loopback=true"]
 [engine.runtimes]
 tsvmm = ["/opt/runtime"]
 `,

@@ -6,13 +6,21 @@
 import { closeSync } from 'node:fs';
 import { addon } from '../../addon/index.js';
 import type { NetworkConfig } from '../../machine/config.js';
-import { reasonOfErrno, UserError } from '../errors.js';
+import { messageOf, reasonOfErrno, UserError } from '../errors.js';
 import { formatMac } from './address.js';
 import { guestNetwork, type NetworkSet } from './guest-network.js';
+import {
+  abandonLocalAccess,
+  closeLocalAccess,
+  localAddress,
+  openLocalAccess,
+  withLocalAccess,
+} from './local-access.js';
 import { NetworkNamespace } from './namespace.js';
 import { attachPasst } from './passt.js';
 import type { NetworkPlan } from './plan.js';
 import {
+  type Address,
   ARPHRD_ETHER,
   bringUpTap,
   IFF,
@@ -48,6 +56,8 @@ interface TapRecord {
   readonly tap: { readonly index: number; readonly name: string };
   /** The interface that it mirrors. */
   readonly link: { readonly index: number; readonly name: string };
+  /** The address that the namespace has given up (./local-access.ts). */
+  local?: readonly number[];
 }
 
 const TAP_NAME = /^tsvmm(\d{1,4})$/;
@@ -125,7 +135,8 @@ function attachLinks(
   const warnings: string[] = [];
   const carried = links.filter((link) => isCarried(link, where, warnings));
   if (carried.length === 0) return warnings.length === 0 ? undefined : { ...NOTHING, warnings };
-  const guest = guestNetwork(carried, readAddresses(), readRoutes(), readNeighbours(), warnings);
+  const addresses = readAddresses();
+  let guest = guestNetwork(carried, addresses, readRoutes(), readNeighbours(), warnings);
   const taps: OpenTap[] = [];
   const letGo = (): void => {
     removeTaps(taps);
@@ -134,7 +145,9 @@ function attachLinks(
   try {
     for (const link of carried) taps.push(openTap(link, links, taps, where));
     for (const tap of taps) connect(tap, where);
-    arrange(readLinks(), where);
+    const now = readLinks();
+    arrange(now, where);
+    for (const tap of taps) guest = letIn(tap, now, addresses, guest, where, warnings);
   } catch (error) {
     letGo();
     throw error;
@@ -149,7 +162,11 @@ function attachLinks(
         : {
             namespace: path,
             identity: namespace.identity(),
-            taps: taps.map(({ tap, link }) => ({ tap, link })),
+            taps: taps.map(({ tap, link, local }) => ({
+              tap,
+              link,
+              ...(local === undefined ? {} : { local }),
+            })),
           },
     warnings,
     close() {
@@ -219,6 +236,30 @@ function connect({ tap, link, mtu }: OpenTap, where: string): void {
   setFilter(link.index, mirrorOf(tap.name), 'all', { mirror: tap.index }, what);
 }
 
+/** Where programs of the namespace have to reach the guest, they get a way to it. Without, the machine has its network all the same. */
+function letIn(
+  open: OpenTap,
+  links: readonly Link[],
+  addresses: readonly Address[],
+  guest: NetworkSet,
+  where: string,
+  warnings: string[],
+): NetworkSet {
+  const tap = links.find(({ index }) => index === open.tap.index);
+  const link = links.find(({ index }) => index === open.link.index);
+  const address = link === undefined ? undefined : localAddress(link, addresses);
+  if (tap === undefined || link === undefined || address === undefined) return guest;
+  try {
+    openLocalAccess(tap, link, address, `${where}: programs in it cannot reach the guest`);
+  } catch (error) {
+    abandonLocalAccess(tap, link, address);
+    warnings.push(messageOf(error));
+    return guest;
+  }
+  open.local = [...address];
+  return withLocalAccess(guest, link.name, tap);
+}
+
 function mirrorOf(tap: string): number {
   return MIRRORS + Number(TAP_NAME.exec(tap)?.[1] ?? 0);
 }
@@ -256,7 +297,7 @@ function holdBack(tap: number, matches: readonly Match[], where: string): void {
 /** Takes the taps' share of what is at their interfaces away; what is last takes the rest with it. */
 function removeTaps(records: readonly TapRecord[]): void {
   const links = readLinks();
-  for (const { tap, link } of records) {
+  for (const { tap, link, local } of records) {
     if (!links.some(({ index, name }) => index === link.index && name === link.name)) continue;
     // Its name, and with that its filter, can be another machine's by now.
     const alias = `${TAP_ALIAS}${link.index}`;
@@ -265,6 +306,7 @@ function removeTaps(records: readonly TapRecord[]): void {
     removeFilter(link.index, mirrorOf(tap.name), 'all');
     const left = listFilters(link.index);
     if (left.some(isMirror)) continue;
+    if (local !== undefined) closeLocalAccess(link.index, Uint8Array.from(local));
     removeFilter(link.index, NOT_TO_THE_NAMESPACE, 'all');
     if (left.every((at) => at === NOT_TO_THE_NAMESPACE)) removeIngress(link.index);
   }

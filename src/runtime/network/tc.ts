@@ -16,9 +16,11 @@ const TCA_GACT_PARMS = 2;
 const TCA_EGRESS_REDIR = 1;
 const TCA_EGRESS_MIRROR = 2;
 /** What becomes of the frame after an action. */
-const TC_ACT = { CONTINUE: -1, SHOT: 2, STOLEN: 4 } as const;
+const TC_ACT = { CONTINUE: -1, OK: 0, SHOT: 2, STOLEN: 4 } as const;
 const TCA_FLOWER = {
   ACT: 3,
+  ETH_DST: 4,
+  ETH_DST_MASK: 5,
   ETH_TYPE: 8,
   IP_PROTO: 9,
   ICMPV4_TYPE: 51,
@@ -41,6 +43,9 @@ const PACKETS = {
   'echo-reply-6': [ETH_P.IPV6, IPPROTO.ICMPV6, 129],
 } as const;
 
+/** The mask of an address of which every bit counts. */
+const EXACTLY = new Uint8Array(6).fill(0xff);
+
 const ENOENT = -2;
 const EEXIST = -17;
 const EINVAL = -22;
@@ -54,10 +59,12 @@ export type Action =
   | { readonly mirror: number }
   /** It goes out there, and nobody else sees it. */
   | { readonly redirect: number }
-  | 'drop';
+  | 'drop'
+  /** It goes on to the network stack. */
+  | 'pass';
 
-/** Frames that a filter of its own picks out. */
-export type Match = 'all' | PacketMatch;
+/** Frames that a filter of its own picks out; an address: those that go to it. */
+export type Match = 'all' | PacketMatch | Uint8Array;
 export type PacketMatch = keyof typeof PACKETS;
 
 /** Makes it possible to filter what comes in at an interface; nothing happens where it is so already. @throws UserError */
@@ -80,7 +87,11 @@ export function setFilter(link: number, at: Preference, match: Match, action: Ac
   const message = new MessageWriter(RTM.NEWTFILTER, NLM_F.CREATE | NLM_F.EXCL, fixed);
   message.string(TCA.KIND, match === 'all' ? 'matchall' : 'flower');
   message.nested(TCA.OPTIONS, () => {
-    if (match !== 'all') writePacketMatch(message, match);
+    if (match instanceof Uint8Array) {
+      message.bytes(TCA_FLOWER.ETH_DST, match).bytes(TCA_FLOWER.ETH_DST_MASK, EXACTLY);
+    } else if (match !== 'all') {
+      writePacketMatch(message, match);
+    }
     message.nested(match === 'all' ? TCA_MATCHALL_ACT : TCA_FLOWER.ACT, () =>
       message.nested(1, () => writeAction(message, action)),
     );
@@ -120,7 +131,7 @@ function tcHeader(link: number, handle: number, parent: number, info: number): U
 
 /** The preference above the EtherType, which is in network byte order. */
 function filterInfo(at: Preference, match: Match): number {
-  const type = match === 'all' ? ETH_P.ALL : PACKETS[match][0];
+  const type = match === 'all' || match instanceof Uint8Array ? ETH_P.ALL : PACKETS[match][0];
   return ((at << 16) | ((type & 0xff) << 8) | (type >> 8)) >>> 0;
 }
 
@@ -137,10 +148,11 @@ function writePacketMatch(message: MessageWriter, match: PacketMatch): void {
 }
 
 function writeAction(message: MessageWriter, action: Action): void {
-  if (action === 'drop') {
+  if (action === 'drop' || action === 'pass') {
+    const verdict = action === 'drop' ? TC_ACT.SHOT : TC_ACT.OK;
     message.string(TCA_ACT.KIND, 'gact');
     message.nested(TCA_ACT.OPTIONS, () => {
-      message.bytes(TCA_GACT_PARMS, words(0, 0, TC_ACT.SHOT, 0, 0));
+      message.bytes(TCA_GACT_PARMS, words(0, 0, verdict, 0, 0));
     });
     return;
   }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { askSandbox } from '../runtime/control-client.js';
 import { reasonOf, UserError } from '../runtime/errors.js';
-import { limitCgroups } from '../runtime/host-cgroup.js';
+import { cpuLimitOf, limitCgroups } from '../runtime/host-cgroup.js';
 import { logWarning } from '../runtime/log.js';
 import { ContainerStore } from '../runtime/state/store.js';
 import { guestUpdate, parseResources, type ResourceUpdate } from '../runtime/update-resources.js';
@@ -62,6 +62,11 @@ export async function main(args: readonly string[], { root }: Globals): Promise<
   const { resources, digits } =
     file === undefined || file === '' ? fromOptions(options) : parseResources(readText(file), nameOf(file));
   if (state.status === 'stopped') throw new UserError('container not running');
+  const { cpu } = resources;
+  // Of quota and period the one that is not given stays as it is.
+  if (cpu !== undefined && (cpu.quota === undefined) !== (cpu.period === undefined)) {
+    resources.cpu = { ...cpuLimitOf(state.cgroups), ...cpu };
+  }
   const update = guestUpdate(resources, state.machine, logWarning);
   askSandbox(store, id, 'update', { resources: update }, 0, digits);
   limitCgroups(state.cgroups, resources);

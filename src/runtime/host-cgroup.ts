@@ -117,6 +117,17 @@ export function limitCgroups(folders: readonly string[], { cpu = {}, unified = {
   }
 }
 
+/** The quota (-1: none) and the period, in microseconds, that the groups have; undefined where they tell nothing. */
+export function cpuLimitOf(folders: readonly string[]): { quota: number; period: number } | undefined {
+  for (const folder of folders) {
+    const v1 = [read(`${folder}/cpu.cfs_quota_us`), read(`${folder}/cpu.cfs_period_us`)];
+    const [quota, period] = read(`${folder}/cpu.max`)?.split(' ') ?? v1;
+    if (quota === undefined || period === undefined) continue;
+    return { quota: quota === 'max' ? -1 : Number(quota), period: Number(period) };
+  }
+  return undefined;
+}
+
 /** Shares of cgroup v1, 2 to 262144, as a weight of v2, 1 to 10000, as every runtime does it. */
 function weightOf(shares: number): number {
   const clamped = Math.min(Math.max(shares, 2), 262_144);

@@ -2,7 +2,13 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { cgroupFolders, enterCgroups, limitCgroups, ownCgroup } from '../../../src/runtime/host-cgroup.js';
+import {
+  cgroupFolders,
+  cpuLimitOf,
+  enterCgroups,
+  limitCgroups,
+  ownCgroup,
+} from '../../../src/runtime/host-cgroup.js';
 
 /** A folder that looks like a control group. */
 function group(t: Test, files: Readonly<Record<string, string>>): string {
@@ -23,7 +29,10 @@ t.test('processor time is limited as the container asks', async (t) => {
   t.equal(now('cpu.max'), '5000 900000', 'the quota stays');
   t.equal(now('cpu.weight'), '128');
   t.equal(now('cpuset.cpus'), '0-1');
+  t.same(cpuLimitOf([folder]), { quota: 5000, period: 900_000 });
   limitCgroups([folder], { cpu: { quota: -1, shares: 2 } });
+  t.same(cpuLimitOf([join(folder, 'none'), folder]), { quota: -1, period: 900_000 });
+  t.equal(cpuLimitOf([]), undefined);
   t.equal(now('cpu.max'), 'max 900000');
   t.equal(now('cpu.weight'), '1');
   limitCgroups([folder], { cpu: { quota: 7 }, unified: { 'cpu.max': '1 2', 'cpu.weight': '42' } });
@@ -37,6 +46,12 @@ t.test('cgroup v1 has files of its own', async (t) => {
   limitCgroups([folder], { cpu: { quota: 5000, period: 50_000, shares: 7 } });
   const now = (name: string) => readFileSync(join(folder, name), 'utf8');
   t.same(['cpu.cfs_quota_us', 'cpu.cfs_period_us', 'cpu.shares'].map(now), ['5000', '50000', '7']);
+});
+
+t.test('the limits of cgroup v1', (t) => {
+  const folder = group(t, { 'cpu.cfs_quota_us': '5000\n', 'cpu.cfs_period_us': '50000\n' });
+  t.same(cpuLimitOf([folder]), { quota: 5000, period: 50_000 });
+  t.end();
 });
 
 t.test('a group with others in it is told, one that is frozen refused', async (t) => {

@@ -11,6 +11,8 @@ import type { ContainerStore } from './state/store.js';
 const END_MS = 15_000;
 /** And how long the kernel may take for that. */
 const KILL_MS = 30_000;
+/** And until the sandbox, which has ended, is in none of its control groups any more. */
+const CGROUP_MS = 1_000;
 const SIGKILL = 9;
 const STEP_MS = 2;
 
@@ -38,10 +40,11 @@ export async function deleteContainer(
     endSandbox(store, state);
   }
   lock(store, id);
-  // Another delete may have been quicker.
+  // The kernel lets go of a process's files, and so of its lock, somewhat before it takes it out of its groups.
+  if (state !== undefined) waitUntil(() => removeCgroups(state.cgroups), CGROUP_MS);
+  // Another delete may have been quicker, or a creation that was cut off has undone itself.
   if (!store.exists(id)) return;
   if (state !== undefined) {
-    removeCgroups(state.cgroups);
     if (state.network !== null) await detach(state.network, warn);
     await runPoststop(store, state, warn);
   }

@@ -151,12 +151,12 @@ function enableControllers(folder: string): void {
   }
 }
 
-/** Removes groups with those below them. What still has processes stays; idempotent. */
-export function removeCgroups(folders: readonly string[]): void {
-  for (const folder of folders) removeCgroup(folder);
+/** Removes groups with those below them; idempotent. False where one still has processes. */
+export function removeCgroups(folders: readonly string[]): boolean {
+  return folders.map(removeCgroup).every((gone) => gone);
 }
 
-function removeCgroup(folder: string): void {
+function removeCgroup(folder: string): boolean {
   try {
     for (const entry of readdirSync(folder, { withFileTypes: true })) {
       if (entry.isDirectory()) removeCgroup(`${folder}/${entry.name}`);
@@ -164,8 +164,11 @@ function removeCgroup(folder: string): void {
     rmdirSync(folder);
   } catch (error) {
     // Gone, or in use by somebody who will remove it.
-    if (codeOf(error) === undefined) throw error;
+    const code = codeOf(error);
+    if (code === undefined) throw error;
+    return code !== 'EBUSY';
   }
+  return true;
 }
 
 interface Hierarchy {

@@ -47,10 +47,11 @@ export async function sandboxMain(request: CreateRequest, report: CreationReport
     await sandbox.create();
     container.limit();
     report.prepared();
-    enterContainerView(container);
     container.setStatus('created');
     // Who asked for the container may be gone: then nobody will ever start it.
     if (!report.created()) throw new UserError('the command that made the container has gone');
+    // Last, since what has to be undone is out of reach from there.
+    enterContainerView(container);
   } catch (error) {
     container?.machine.stop();
     const told = (await container?.fail(error)) ?? error;

@@ -1,6 +1,6 @@
 // The command `tsvmm`: starts Node.js with dist/tsvmm.cjs. For `create` it stays as well: the sandbox that
 // holds the container's machine is then the only Node.js that a creation costs, and this program, which waits
-// until the container is created, ends in its place.
+// until the container is created, ends in its place. It also starts hooks.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -139,9 +139,23 @@ int awaitCreation(int status) {
   }
 }
 
+/// `tsvmm @hook PATH ARGV0 [ARG...]`, from src/runtime/hooks.ts: becomes a hook in the network namespace that
+/// descriptor 3 is of. The sandbox itself stays in the container's meanwhile, where hooks look for it. An
+/// ordinary user may not go back to the host's; his hooks are where he is.
+[[noreturn]] void becomeHook(char** argv) {
+  [[maybe_unused]] const int entered = setns(kStatus, CLONE_NEWNET);
+  close(kStatus);
+  execv(argv[0], argv + 1);
+  dprintf(STDERR_FILENO, "cannot be run: %s\n", strerror(errno));
+  _exit(kNoNode);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 3 && strcmp(argv[1], "@hook") == 0) {
+    becomeHook(argv + 2);
+  }
   static char script[PATH_MAX + 16];
   const ssize_t length = readlink("/proc/self/exe", script, PATH_MAX);
   char* slash = length > 0 ? strrchr(script, '/') : nullptr;

@@ -282,10 +282,14 @@ export class Container {
     if (this.#state.status === 'creating' || this.#state.status === 'created') this.setStatus('running');
   }
 
-  /** @throws UserError that names the hook that failed */
-  async runHooks(name: HookName, status: ContainerStatus): Promise<void> {
+  /**
+   * @param network of ./hooks.ts
+   * @throws UserError that names the hook that failed
+   */
+  async runHooks(name: HookName, status: ContainerStatus, network?: number): Promise<void> {
     const hooks = this.bundle.spec.hooks?.[name];
-    if (hooks !== undefined) await runHooks(name, hooks, this.ociState(status), this.bundle.directory);
+    if (hooks === undefined) return;
+    await runHooks(name, hooks, this.ociState(status), this.bundle.directory, network);
   }
 
   async runPoststopHooks(): Promise<void> {
@@ -335,7 +339,11 @@ export class Container {
     // A namespace that nobody can put anything into need not be made.
     const needed = plan.kind !== 'own' || hooked || options.command === 'create';
     const host = joinNetwork(needed ? plan : { kind: 'none' });
-    if (hooked) await host.outside(() => this.#runCreateHooks());
+    try {
+      for (const name of hooked ? CREATE_HOOKS : []) await this.runHooks(name, 'creating', host);
+    } finally {
+      if (host !== undefined) closeSync(host);
+    }
     const attached = attachNetwork(needed ? plan : { kind: 'none' });
     this.#attached = attached;
     this.#undo.push(() => attached.close());
@@ -357,10 +365,6 @@ export class Container {
     if (address === undefined) return undefined;
     serveResolver(machine.vsock, address, (message) => this.options.log('warning', message));
     return { address, port: RESOLVER_PORT };
-  }
-
-  async #runCreateHooks(): Promise<void> {
-    for (const name of CREATE_HOOKS) await this.runHooks(name, 'creating');
   }
 
   #change(change: Partial<StoredState>): void {

@@ -1,3 +1,4 @@
+import { packageRoot } from '../addon/index.js';
 import { messageOf, UserError } from './errors.js';
 import type { Hook, HookName } from './spec/types.js';
 
@@ -6,7 +7,9 @@ const MAX_SAID = 1000;
 
 /**
  * Runs hooks one after the other, the state as JSON on the standard input of each (runtime specification, config.md, "POSIX-platform
- * Hooks"). They run in this thread's namespaces.
+ * Hooks"). They run in this thread's namespaces, those of a creation in the host's network namespace.
+ * @param network a descriptor of that, where this thread is in another: who looks for the state's process ID has to find it in the
+ * container's
  * @param state what the specification's state is at this point
  * @throws UserError that names the hook which failed; those behind it have not run
  */
@@ -15,14 +18,18 @@ export async function runHooks(
   hooks: readonly Hook[] | undefined,
   state: object,
   directory: string,
+  network?: number,
 ): Promise<void> {
   if (hooks === undefined || hooks.length === 0) return;
   const { spawnSync } = await import('node:child_process');
   const input = JSON.stringify(state);
   for (const [index, { path, args = [path], env, timeout }] of hooks.entries()) {
     const where = `hooks.${name}[${index}]: ${path}`;
-    const result = spawnSync(path, args.slice(1), {
-      argv0: args[0] ?? path,
+    const [argv0 = path, ...rest] = args;
+    const launched = network !== undefined;
+    const program = launched ? `${packageRoot()}/dist/tsvmm` : path;
+    const result = spawnSync(program, launched ? ['@hook', path, argv0, ...rest] : rest, {
+      ...(launched ? { stdio: ['pipe', 'pipe', 'pipe', network] } : { argv0 }),
       // As runc and crun do, and as hooks in the field rely on: without one of its own it has the runtime's.
       env: env === undefined ? process.env : environment(env),
       input,

@@ -43,11 +43,11 @@ t.test('docker run', async (t) => {
   ].flat();
   await engines.ok(['chmod', '777', host]);
   const run = ['run', '--rm', '-i', '--init', '--read-only', ...options, 'box', 'sh', '-c', script];
-  t.same(await docker(run, 'typed\n'), {
-    status: 7,
-    stdout: '1000 /tmp a b inside\ntyped\nread-only\nscratch\nlo\n',
-    stderr: 'err\n',
-  });
+  const { status, stdout, stderr } = await docker(run, 'typed\n');
+  t.equal(status, 7);
+  t.equal(stdout, '1000 /tmp a b inside\ntyped\nread-only\nscratch\nlo\n');
+  // Before it docker warns where the kernel of the host accounts no swap.
+  t.match(stderr, /(^|\n)err\n$/);
   t.equal(readFileSync(join(host, 'file'), 'utf8'), 'written\n');
   t.equal((await docker(['run', '--rm', '--network', 'none', 'box', 'nothing'])).status, 127);
 });

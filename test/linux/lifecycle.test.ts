@@ -139,7 +139,7 @@ t.test('what is wrong is told at create, and leaves nothing', async (t) => {
   });
   const refused = await containers.create('absent', absent);
   t.equal(refused.status, 1);
-  t.match(refused.stderr, /executable file `no-such-program` not found in \$PATH/);
+  t.match(refused.stderr, /exec: "no-such-program": executable file not found in \$PATH/);
   const terminal = makeBundle(t, 'true', (spec) => {
     spec.process.terminal = true;
   });

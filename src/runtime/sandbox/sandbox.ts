@@ -3,6 +3,7 @@ import type { Machine, MachineExit } from '../../machine/machine.js';
 import type { Timeline } from '../../machine/timeline.js';
 import { AgentClient, CONTROL_PORT, MAX_LINE, RefusedError, type RunParams } from '../agent-client.js';
 import { messageOf, UserError } from '../errors.js';
+import { asRuncSays } from '../runc-words.js';
 import { Execs } from './execs.js';
 import { accessOf, type StreamBinder, streamBinder } from './streams.js';
 
@@ -165,7 +166,7 @@ export class Sandbox {
     try {
       return await answer;
     } catch (error) {
-      if (error instanceof RefusedError) throw new UserError(messageOf(error));
+      if (error instanceof RefusedError) throw new UserError(asRuncSays(messageOf(error)));
       // Its connection has ended, and why is on its way.
       if (this.#phase !== 'exited') await this.ended;
       throw new UserError(messageOf(error));

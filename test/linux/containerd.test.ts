@@ -42,7 +42,7 @@ t.test('ctr run', async (t) => {
 
 t.test('ctr run on a terminal', async (t) => {
   const script =
-    'until [ "$(stty size)" = "30 100" ]; do usleep 20000; done; echo sized; read -r line; echo "line: $line"; exit 3';
+    'until [ "$(stty size)" = "30 100" ]; do usleep 300000; done; echo sized; read -r line; echo "line: $line"; exit 3';
   const child = engines.onTerminal(['ctr', ...run(['--rm', '--tty'], 'tty', 'sh', '-c', script)]);
   const ended = outcome(child);
   const answered = waitFor(child.stdout, 'line: hello');
@@ -54,7 +54,7 @@ t.test('ctr run on a terminal', async (t) => {
 });
 
 t.test('a task in the background', async (t) => {
-  const script = 'trap "exit 5" USR1; while :; do usleep 50000; done';
+  const script = 'trap "exit 5" USR1; sleep 1000 & wait';
   await ok(...run(['--detach'], 'two', 'sh', '-c', script));
 
   await t.test('tasks exec', async (t) => {

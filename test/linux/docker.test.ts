@@ -54,7 +54,7 @@ t.test('docker run', async (t) => {
 
 t.test('docker run on a terminal', async (t) => {
   const script =
-    'until [ "$(stty size)" = "30 100" ]; do usleep 20000; done; echo sized; read -r line; echo "line: $line"; exit 3';
+    'until [ "$(stty size)" = "30 100" ]; do usleep 300000; done; echo sized; read -r line; echo "line: $line"; exit 3';
   const run = ['run', '--rm', '-it', '--network', 'none', 'box', 'sh', '-c', script];
   const child = engines.onTerminal([DOCKER, ...run]);
   const ended = outcome(child);

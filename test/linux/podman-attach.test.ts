@@ -12,7 +12,7 @@ const { ok } = await openPodman(engines);
 t.test('a terminal: its size, detaching, attaching again', async (t) => {
   const script = `
     echo "on $(tty | cut -c 1-5) $(stty size)"
-    while [ "$(stty size)" != "50 132" ]; do usleep 20000; done
+    while [ "$(stty size)" != "50 132" ]; do usleep 300000; done
     echo resized; read -r line; echo "line: $line"; exit 5`;
   const run = [
     'run',
@@ -66,7 +66,7 @@ t.test('attaching to pipes, and signals that are passed on', async (t) => {
   t.equal(await ok(['logs', 'pipe']), 'ready\ngot one');
   await ok(['rm', 'pipe']);
 
-  const text = 'echo up; trap "echo caught; exit 6" TERM; while :; do usleep 50000; done';
+  const text = 'trap "echo caught; exit 6" TERM; echo up; sleep 1000 & wait';
   const front = ['run', '--rm', '--name', 'front', '--network', 'none', 'box', 'sh', '-c', text];
   // The shell tells its process id, since nsenter passes no signals on.
   const run = engines.start(['sh', '-c', 'echo "pid $$"; exec podman "$@"', 'sh', ...front]);

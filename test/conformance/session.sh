@@ -16,6 +16,28 @@ export PYTHONDONTWRITEBYTECODE=1 PATH=$folder/bin:$PATH LC_ALL=C.UTF-8 HOME=${HO
 # runc's suite looks for the freezer in a group that is not the root: systemd has some on every host.
 [ -n "$(find /sys/fs/cgroup -mindepth 2 -name cgroup.freeze -print -quit)" ] || mkdir /sys/fs/cgroup/conformance
 
+# Prints the TAP of a file. Once all its cases have been told, what a failed one has left on their terminal (its session) is ended: bats waits for it.
+until_told() {
+  local line left=-1 session='' status
+  while :; do
+    IFS= read -r -t "$([ "$left" = 0 ] && echo 30 || echo 100000)" line
+    status=$?
+    if [ $status -eq 0 ]; then
+      case $line in
+        '@@ session '*) session=${line#@@ session }; continue ;;
+        1..*) left=${line#1..} ;;
+        'ok '* | 'not ok '*) left=$((left - 1)) ;;
+      esac
+      printf '%s\n' "$line"
+    elif [ $status -gt 128 ] && [ -n "$session" ]; then
+      pkill -KILL -s "$session" -x recvtty
+    else
+      [ -z "$line" ] || printf '%s\n' "$line"
+      break
+    fi
+  done
+}
+
 while [ $# -ge 2 ]; do
   file=$1 pattern=$2
   shift 2
@@ -25,7 +47,8 @@ while [ $# -ge 2 ]; do
       cd "$folder/runc/tests/integration" || exit
       # bats and the cases want a controlling terminal; script(1) gives one.
       RUNC=$runtime BATS_TEST_TIMEOUT=$seconds PATTERN=$pattern \
-        script -qec 'bats --tap --filter "$PATTERN" '"$file" /dev/null </dev/null 2>&1 | sed -u 's/\r$//'
+        script -qec 'echo "@@ session $$"; exec bats --tap --filter "$PATTERN" '"$file" /dev/null </dev/null 2>&1 |
+        sed -u 's/\r$//' | until_told
       status=${PIPESTATUS[0]}
       ;;
     crun)

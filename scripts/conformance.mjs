@@ -82,7 +82,10 @@ function workOf(suite, folder, patterns) {
   const tests = join(folder, SUITES[suite].tests);
   const work = [];
   for (const file of readdirSync(tests).filter(SUITES[suite].isTest)) {
-    const selected = patterns.filter(({ part }) => file.includes(part));
+    // The whole name of a file is that file; a part may be of several.
+    const selected = patterns.filter(({ part }) =>
+      SUITES[suite].isTest(part) ? file === part : file.includes(part),
+    );
     if (patterns.length > 0 && selected.length === 0) continue;
     const size = readFileSync(join(tests, file), 'utf8').match(/^(@test |def test_)/gm)?.length ?? 1;
     const pattern = selected.some((one) => one.pattern === '')

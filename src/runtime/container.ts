@@ -18,6 +18,7 @@ import {
   removeCgroups,
   returnToCgroups,
 } from './host-cgroup.js';
+import { enterHostname } from './hostname.js';
 import { containerParams, machineConfig } from './machine-config.js';
 import { type Attached, attachNetwork } from './network/attach.js';
 import type { NetworkSet } from './network/guest-network.js';
@@ -230,6 +231,7 @@ export class Container {
     writeFileSync(`${this.#folder}/${CONFIG_FILE}`, bundle.text, { mode: 0o600 });
     this.#enterCgroups();
     const spec = this.guest.spec;
+    enterHostname(bundle.spec, spec);
     const attached = await this.#setUpNetwork();
     const listen = listenVariables();
     if (listen.length > 0) spec.process.env = [...(spec.process.env ?? []), ...listen];

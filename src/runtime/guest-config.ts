@@ -131,7 +131,7 @@ function guestSeccomp({ listenerPath, listenerMetadata: _metadata, ...kept }: Se
 }
 
 /** Namespaces of other containers of a pod that a container of its own machine does without. */
-const OWN_NAMESPACES: ReadonlySet<string> = new Set(['ipc', 'uts', 'cgroup']);
+const OWN_NAMESPACES: ReadonlySet<string> = new Set(['ipc', 'cgroup']);
 
 /** A namespace with a path is the host's: of the network's the traffic is carried over, some others are not missed. */
 function guestNamespaces(
@@ -140,7 +140,9 @@ function guestNamespaces(
 ): NonNullable<LinuxSection['namespaces']> {
   return namespaces.map(({ type, path }, index) => {
     if (path === undefined || path === '') return { type };
-    if (OWN_NAMESPACES.has(type)) {
+    if (type === 'uts') {
+      // Its name is carried over: ./hostname.ts.
+    } else if (OWN_NAMESPACES.has(type)) {
       warnings.push(
         `linux.namespaces[${index}]: the ${type} namespace ${path} cannot be shared with a machine: it has its own`,
       );

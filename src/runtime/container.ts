@@ -231,8 +231,9 @@ export class Container {
     writeFileSync(`${this.#folder}/${CONFIG_FILE}`, bundle.text, { mode: 0o600 });
     this.#enterCgroups();
     const spec = this.guest.spec;
-    enterHostname(bundle.spec, spec);
     const attached = await this.#setUpNetwork();
+    // After the hooks of the creation, which run in the host's UTS namespace.
+    enterHostname(bundle.spec, spec);
     const listen = listenVariables();
     if (listen.length > 0) spec.process.env = [...(spec.process.env ?? []), ...listen];
     const terminal = spec.process.terminal === true;

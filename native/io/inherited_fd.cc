@@ -70,7 +70,15 @@ int descriptorFolder() {
 
 }  // namespace
 
-void InheritedFd::openFolder() { descriptorFolder(); }
+void InheritedFd::openFolder() {
+  const int folder = descriptorFolder();
+  // A process that has been forked has the one of its parent. In one step, since other threads may be using
+  // it.
+  const Fd own(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (own && folder >= 0) {
+    dup3(own.get(), folder, O_CLOEXEC);
+  }
+}
 
 InheritedFd::InheritedFd(int fd, Direction direction) {
   const int flags = fcntl(fd, F_GETFL);

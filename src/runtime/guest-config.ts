@@ -121,10 +121,10 @@ function guestLinux(linux: LinuxSection, id: string, warnings: string[]): LinuxS
 type Seccomp = NonNullable<LinuxSection['seccomp']>;
 
 /** A listener would get descriptors of the guest's kernel; one that no rule sends anything to is not missed. */
-function guestSeccomp({ listenerPath, listenerMetadata: _metadata, ...kept }: Seccomp): Seccomp {
+function guestSeccomp({ listenerPath: _path, listenerMetadata: _metadata, ...kept }: Seccomp): Seccomp {
   const { defaultAction, syscalls = [] } = kept;
   const actions = [defaultAction, ...syscalls.map(({ action }) => action)];
-  if (listenerPath && actions.includes('SCMP_ACT_NOTIFY')) {
+  if (actions.includes('SCMP_ACT_NOTIFY')) {
     refuse('linux.seccomp.listenerPath', 'seccomp notifications cannot leave a machine');
   }
   return kept;

@@ -145,7 +145,7 @@ t.test('containers and their execs, as the agent runs them', async (t) => {
         ppid: 1,
         uid: 0,
         tty: '?',
-        state: 'S',
+        state: /^[RS]$/,
         threads: 1,
         command: ['/bin/sh', '-c', script],
       },

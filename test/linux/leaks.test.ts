@@ -1,48 +1,9 @@
-import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { makeBundle } from '../support/bundle.js';
 import { Containers, ended } from '../support/container.js';
+import { inventory, short } from '../support/inventory.js';
 import { outcome, start } from '../support/tsvmm.js';
-
-/** What there is on this host of each kind that a container could leave behind. */
-function inventory(): Record<string, string[]> {
-  const list = (text: string): string[] =>
-    text
-      .split('\n')
-      .filter((line) => line !== '')
-      .sort();
-  const run = (program: string, ...args: string[]): string[] =>
-    list(execFileSync(program, args, { encoding: 'utf8' }));
-  const processes = readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(commandLine)
-    .filter((line) => /tsvmm|passt|crun/.test(line) && !line.includes('leaks.test'));
-  return {
-    processes,
-    mounts: list(readFileSync('/proc/self/mounts', 'utf8')),
-    interfaces: run('ip', '-o', 'link').map((line) => line.split(':')[1] ?? ''),
-    qdiscs: run('tc', 'qdisc'),
-    sockets: list(readFileSync('/proc/net/unix', 'utf8')).filter((line) => line.includes('tsvmm')),
-    cgroups: run('find', '/sys/fs/cgroup', '-type', 'd'),
-    temporary: readdirSync('/tmp').filter(
-      (name) => name.includes('tsvmm') && !name.startsWith('tsvmm-test-'),
-    ),
-    devices: readdirSync('/dev').sort(),
-  };
-}
-
-function commandLine(pid: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ');
-  } catch {
-    return '';
-  }
-}
-
-const short = (spec: { annotations?: Record<string, string> }): void => {
-  spec.annotations = { 'io.tsvmm.memory': '128M' };
-};
 
 t.test('fifty containers one after another', async (t) => {
   const containers = new Containers(t);
@@ -53,30 +14,6 @@ t.test('fifty containers one after another', async (t) => {
   for (let i = 0; i < 50; i++)
     statuses.add((await containers.run('run', '--bundle', bundle, `c${i}`)).status);
   t.same([...statuses], [5]);
-  t.same(inventory(), before);
-  t.same(containers.left(), []);
-});
-
-t.test('twenty at once', async (t) => {
-  const containers = new Containers(t);
-  const bundle = makeBundle(t, 'while :; do sleep 100; done', short);
-  const before = inventory();
-  const ids = Array.from({ length: 20 }, (_, i) => `c${i}`);
-  const created = await Promise.all(ids.map((id) => containers.create(id, bundle)));
-  t.same(
-    created.filter(({ status }) => status !== 0),
-    [],
-  );
-  const started = await Promise.all(ids.map((id) => containers.run('start', id)));
-  t.same(
-    started.filter(({ status }) => status !== 0),
-    [],
-  );
-  const deleted = await Promise.all(ids.map((id) => containers.run('delete', '--force', id)));
-  t.same(
-    deleted.filter(({ status }) => status !== 0),
-    [],
-  );
   t.same(inventory(), before);
   t.same(containers.left(), []);
 });

@@ -52,6 +52,12 @@ bool Console::openPty(const Options& options, std::string& error) {
   if (const int result = system::takeControllingTerminal(pty.slave.get()); result < 0) {
     return failed("cannot take the pseudo-terminal as the controlling one", -result);
   }
+  // The process's own terminal in the guest does what a line discipline has to do, and once is enough.
+  termios attributes{};
+  if (tcgetattr(pty.slave.get(), &attributes) == 0) {
+    cfmakeraw(&attributes);
+    tcsetattr(pty.slave.get(), TCSANOW, &attributes);
+  }
   if (const int result = system::sendDescriptor(options.consoleSocket, pty.master.get(), "/dev/ptmx");
       result < 0) {
     return failed(("console socket " + options.consoleSocket).c_str(), -result);

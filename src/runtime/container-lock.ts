@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { addon } from '../addon/index.js';
 import { reasonOf, UserError } from './errors.js';
@@ -63,9 +63,10 @@ export function stateRoot(env: NodeJS.ProcessEnv = process.env, host: StateHost 
  * Claims a container ID until this process ends, however it does: the kernel lets go of the lock by itself, and a
  * killed run leaves nothing behind. The lock is on one byte of `root`/lock, at a place that the ID gives: one file
  * for all IDs, whose content nobody reads.
+ * @returns a function that gives it up
  * @throws UserError where another process has the ID.
  */
-export function lockContainerId(root: string, id: string): void {
+export function lockContainerId(root: string, id: string): () => void {
   const path = join(root, 'lock');
   let fd: number;
   try {
@@ -77,9 +78,11 @@ export function lockContainerId(root: string, id: string): void {
   }
   const result = addon().lockRange(fd, placeOf(id), 1n);
   if (result === -EAGAIN || result === -EACCES) {
+    closeSync(fd);
     throw new UserError(`container with given ID already exists: ${id}`);
   }
   if (result < 0) throw new UserError(`${path}: cannot be locked (errno ${-result})`);
+  return () => closeSync(fd);
 }
 
 /** FNV-1a of 64 bits, cut to what a file offset can be. */

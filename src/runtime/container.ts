@@ -313,6 +313,15 @@ export class Container {
     this.#control = new ContainerControl(this, `${this.#folder}/${CONTROL_SOCKET}`);
   }
 
+  /** Removes what other `run`s have left that were killed. */
+  sweep(): void {
+    try {
+      this.store.sweep((id) => lockContainerId(this.options.root, id));
+    } catch {
+      // A state that cannot be read is another's; who asks for that container is told.
+    }
+  }
+
   #removeFolder(): void {
     const { id } = this.options;
     if (this.#folder === '.') rmSync(`../${id}`, { recursive: true, force: true });

@@ -72,6 +72,7 @@ export async function runContainer(
     const booted = sandbox.boot();
     // The guest boots meanwhile.
     container.listen();
+    container.sweep();
     await booted;
     if (hasTerminal) {
       terminal.raw();

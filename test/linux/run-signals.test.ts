@@ -76,21 +76,26 @@ t.test('two containers at once, but not with one ID', async (t) => {
   t.same(await firstEnded, { status: 0, stdout: '1\none', stderr: '' });
 });
 
-t.test('kill -9 leaves nothing behind, and the ID is free again', async (t) => {
-  const bundle = makeBundle(t, 'echo ready; cat >/dev/null; echo done');
-  const temporary = temporaryFolder(t);
-  const before = leavings(bundle, temporary);
-  const child = start(['run', bundle, 'killed'], { env: { ...process.env, TMPDIR: temporary } });
-  const ended = outcome(child);
-  await waitFor(child.stdout, 'ready');
-  const pid = child.pid ?? 0;
-  t.same(children(pid), [], 'no other process is started');
-  child.kill('SIGKILL');
-  await ended;
-  t.notOk(existsSync(`/proc/${pid}`));
-  t.same(leavings(bundle, temporary), before);
-  t.same(await tsvmm(['run', bundle, 'killed']), { status: 0, stdout: 'ready\ndone\n', stderr: '' });
-});
+t.test(
+  'kill -9 leaves nothing but a state that the next run removes, and the ID is free again',
+  async (t) => {
+    const bundle = makeBundle(t, 'echo ready; cat >/dev/null; echo done');
+    const temporary = temporaryFolder(t);
+    const before = leavings(bundle, temporary);
+    const child = start(['run', bundle, 'killed'], { env: { ...process.env, TMPDIR: temporary } });
+    const ended = outcome(child);
+    await waitFor(child.stdout, 'ready');
+    const pid = child.pid ?? 0;
+    t.same(children(pid), [], 'no other process is started');
+    child.kill('SIGKILL');
+    await ended;
+    t.notOk(existsSync(`/proc/${pid}`));
+    t.equal((await tsvmm(['list', '--quiet'])).stdout, '', 'nobody takes it for a container');
+    t.same(await tsvmm(['run', bundle]), { status: 0, stdout: 'ready\ndone\n', stderr: '' });
+    t.same(leavings(bundle, temporary), before, 'the next run has removed its state');
+    t.same(await tsvmm(['run', bundle, 'killed']), { status: 0, stdout: 'ready\ndone\n', stderr: '' });
+  },
+);
 
 /** What a container might leave: its state, mounts, temporary files. Others may be at work on this machine. */
 function leavings(bundle: string, temporary: string): unknown {

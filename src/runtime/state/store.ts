@@ -82,20 +82,25 @@ export class ContainerStore {
 
   /** All containers, by ID. What a killed `run` has left is none. @throws UserError */
   list(): ContainerState[] {
-    let names: string[];
-    try {
-      names = readdirSync(this.root);
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') return [];
-      throw new UserError(`${this.root}: ${reasonOf(error)}`);
+    return this.#all().filter(({ transient, status }) => !transient || status !== 'stopped');
+  }
+
+  /**
+   * Removes what `run`s that were killed have left. `lock` claims an ID for this process, and throws where another has it.
+   */
+  sweep(lock: (id: string) => () => void): void {
+    for (const { id, transient, status } of this.#all()) {
+      if (!transient || status !== 'stopped') continue;
+      let unlock: () => void;
+      try {
+        unlock = lock(id);
+      } catch {
+        // Its ID is being used again.
+        continue;
+      }
+      this.remove(id);
+      unlock();
     }
-    const states = names
-      .filter((name) => /^[\w+.-]+$/.test(name) && name !== 'lock')
-      .map((name) => this.#find(name));
-    return states.filter(
-      (state): state is ContainerState =>
-        state !== undefined && !(state.transient && state.status === 'stopped'),
-    );
   }
 
   /** Removes the container's folder. Idempotent. */
@@ -124,6 +129,20 @@ export class ContainerStore {
     const aged = logs.map((name) => ({ name, at: statSync(`${folder}/${name}`).mtimeMs }));
     aged.sort((a, b) => a.at - b.at);
     for (const { name } of aged.slice(0, -MAX_FAILED_LOGS)) rmSync(`${folder}/${name}`, { force: true });
+  }
+
+  #all(): ContainerState[] {
+    let names: string[];
+    try {
+      names = readdirSync(this.root);
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return [];
+      throw new UserError(`${this.root}: ${reasonOf(error)}`);
+    }
+    return names
+      .filter((name) => /^[\w+.-]+$/.test(name) && name !== 'lock')
+      .map((name) => this.#find(name))
+      .filter((state): state is ContainerState => state !== undefined);
   }
 
   #find(id: string): ContainerState | undefined {

@@ -23,6 +23,8 @@ const DEFAULT_TIERS = ['native', 'unit', 'kvm', 'linux'];
 const FILE_SECONDS = 180;
 const TESTBED_FILE_SECONDS = 600;
 const TESTBED_SECONDS = 3000;
+/** Its memory: twenty machines at once, beside what engines keep on their tmpfs. */
+const TESTBED_MIB = 6144;
 /** How long it may say nothing. */
 const TESTBED_SILENCE_MS = 400_000;
 /** How often a file is run in the testbed before it counts as failed. */
@@ -162,7 +164,7 @@ async function session(list, tap, env) {
   const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   const [program, ...args] = inTestbed(
     ['bash', '-c', `cp out/testbed/tap.js ${tap} && exec env "$@"`, 'tests', ...assignments, 'node', ...run],
-    ['-c', '1', '-t', String(TESTBED_SECONDS)],
+    ['-c', '1', '-m', String(TESTBED_MIB), '-t', String(TESTBED_SECONDS)],
   );
   const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
   const open = new Map();

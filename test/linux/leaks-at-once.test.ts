@@ -1,11 +1,11 @@
 import t from 'tap';
 import { makeBundle } from '../support/bundle.js';
 import { Containers } from '../support/container.js';
-import { inventory, short } from '../support/inventory.js';
+import { inventory } from '../support/inventory.js';
 
 t.test('twenty at once', async (t) => {
   const containers = new Containers(t);
-  const bundle = makeBundle(t, 'while :; do sleep 100; done', short);
+  const bundle = makeBundle(t, 'while :; do sleep 100; done');
   const before = inventory();
   const ids = Array.from({ length: 20 }, (_, i) => `c${i}`);
   const created = await Promise.all(ids.map((id) => containers.create(id, bundle)));

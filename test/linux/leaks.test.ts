@@ -2,12 +2,12 @@ import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { makeBundle } from '../support/bundle.js';
 import { Containers, ended } from '../support/container.js';
-import { inventory, short } from '../support/inventory.js';
+import { inventory } from '../support/inventory.js';
 import { outcome, start } from '../support/tsvmm.js';
 
 t.test('fifty containers one after another', async (t) => {
   const containers = new Containers(t);
-  const bundle = makeBundle(t, 'exit 5', short);
+  const bundle = makeBundle(t, 'exit 5');
   await containers.run('run', '--bundle', bundle, 'warm');
   const before = inventory();
   const statuses = new Set<number>();
@@ -20,7 +20,7 @@ t.test('fifty containers one after another', async (t) => {
 
 t.test('killed at any moment', async (t) => {
   const containers = new Containers(t);
-  const bundle = makeBundle(t, 'while :; do sleep 100; done', short);
+  const bundle = makeBundle(t, 'while :; do sleep 100; done');
   const before = inventory();
   // Each step of a creation is hit by some of these, on any machine.
   for (const [index, ms] of [50, 200, 400, 800, 1600, 3200].entries()) {

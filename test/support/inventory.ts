@@ -34,8 +34,3 @@ function commandLine(pid: string): string {
     return '';
   }
 }
-
-/** A machine of which many fit on a host. */
-export const short = (spec: { annotations?: Record<string, string> }): void => {
-  spec.annotations = { 'io.tsvmm.memory': '64M' };
-};

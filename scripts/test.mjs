@@ -55,7 +55,8 @@ async function runDoctest(name, source, program, options, patterns, tally) {
   const jobs = String(availableParallelism());
   await step(name, `C++ tests (${name})`, [
     ['cmake', '-S', source, '-B', folder, ...options],
-    ['cmake', '--build', folder, '--parallel', jobs],
+    // The agent itself is static, which sanitizers are not for.
+    ['cmake', '--build', folder, '--parallel', jobs, ...(source === 'native' ? [] : ['--target', program])],
   ]);
   const start = Date.now();
   const filter =

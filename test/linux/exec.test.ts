@@ -6,7 +6,7 @@ import t from 'tap';
 import { packageRoot } from '../../src/addon/index.js';
 import { makeBundle, temporaryFolder } from '../support/bundle.js';
 import { alive, Containers, ended } from '../support/container.js';
-import { outcome, start, TSVMM, waitFor } from '../support/tsvmm.js';
+import { outcome, start, TSVMM, tsvmm, waitFor } from '../support/tsvmm.js';
 
 const MIB = 1 << 20;
 
@@ -166,16 +166,14 @@ t.test('processes beside the first', async (t) => {
     t.same(await outcome(child), { status: 0, stdout: '', stderr: '' });
     t.equal(readFileSync(path, 'utf8'), 'kept\n');
     const pidFile = join(folder, 'closes.pid');
-    const detached = await exec(
-      '--detach',
-      '--pid-file',
-      pidFile,
-      'c',
-      'sh',
-      '-c',
-      'echo last; exec >&- 2>&-; exec sleep 4321',
+    // On pipes, whose end of file is what is waited for.
+    const command = 'echo last; exec >&- 2>&-; exec sleep 4321';
+    const detached = await tsvmm(
+      ['--root', root, 'exec', '--detach', '--pid-file', pidFile, 'c', 'sh', '-c', command],
+      '',
+      { stdio: ['ignore', 'pipe', 'pipe'] },
     );
-    t.match(detached, { status: 0, stderr: '' });
+    t.same(detached, { status: 0, stdout: 'last\n', stderr: '' }, 'its end is seen though the process runs');
     const pid = Number(readFileSync(pidFile, 'utf8'));
     t.ok(alive(pid));
     process.kill(pid, 'SIGTERM');

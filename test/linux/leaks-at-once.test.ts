@@ -5,16 +5,22 @@ import { inventory } from '../support/inventory.js';
 
 t.test('twenty at once', async (t) => {
   const containers = new Containers(t);
-  const bundle = makeBundle(t, 'exit 5');
-  await containers.run('run', '--boot-timeout', '300', '--bundle', bundle, 'warm');
+  const bundle = makeBundle(t, 'while :; do sleep 100; done');
   const before = inventory();
-  const ended = await Promise.all(
-    Array.from({ length: 20 }, (_, i) =>
-      containers.run('run', '--boot-timeout', '300', '--bundle', bundle, `c${i}`),
-    ),
-  );
+  const ids = Array.from({ length: 20 }, (_, i) => `c${i}`);
+  const created = await Promise.all(ids.map((id) => containers.create(id, bundle)));
   t.same(
-    ended.filter(({ status }) => status !== 5),
+    created.filter(({ status }) => status !== 0),
+    [],
+  );
+  const started = await Promise.all(ids.map((id) => containers.run('start', id)));
+  t.same(
+    started.filter(({ status }) => status !== 0),
+    [],
+  );
+  const deleted = await Promise.all(ids.map((id) => containers.run('delete', '--force', id)));
+  t.same(
+    deleted.filter(({ status }) => status !== 0),
     [],
   );
   t.same(inventory(), before);

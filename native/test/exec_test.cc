@@ -18,12 +18,14 @@
 #include <string>
 #include <vector>
 
+#include "support/read_all.h"
 #include "system/control_server.h"
 #include "system/process.h"
 #include "system/terminal.h"
 #include "system/unix_socket.h"
 
 using namespace tsvmm;
+using tsvmm::test::readAll;
 using namespace tsvmm::system;
 
 namespace {
@@ -44,16 +46,6 @@ struct Folder {
   std::string operator/(const std::string& name) const { return path + "/" + name; }
   std::string path;
 };
-
-std::string readAll(int fd) {
-  std::string text;
-  char bytes[4096];
-  ssize_t count;
-  while ((count = read(fd, bytes, sizeof bytes)) > 0) {
-    text.append(bytes, static_cast<size_t>(count));
-  }
-  return text;
-}
 
 std::pair<Fd, Fd> makePipe() {
   int ends[2];

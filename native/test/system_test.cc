@@ -17,24 +17,16 @@
 #include <vector>
 
 #include "io/fd.h"
+#include "support/read_all.h"
 #include "system/netlink.h"
 #include "system/process.h"
 #include "system/terminal.h"
 
 using namespace tsvmm;
+using tsvmm::test::readAll;
 using namespace tsvmm::system;
 
 namespace {
-
-std::string readAll(int fd) {
-  std::string text;
-  char bytes[4096];
-  ssize_t count;
-  while ((count = read(fd, bytes, sizeof bytes)) > 0) {
-    text.append(bytes, static_cast<size_t>(count));
-  }
-  return text;
-}
 
 Fd memory(const std::string& text) {
   Fd file(memoryFile("test", text.data(), text.size()));

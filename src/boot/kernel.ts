@@ -151,7 +151,7 @@ function statKernel(path: string): BigIntStats {
   }
 }
 
-/** What changes whenever a file's content does: any write sets ctime. */
+/** What changes whenever a file's content does: each write sets ctime. */
 function identityOf(stat: BigIntStats): string {
   return [stat.dev, stat.ino, stat.size, stat.mtimeNs, stat.ctimeNs]
     .map((part) => part.toString(36))

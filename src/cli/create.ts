@@ -1,11 +1,10 @@
-import { resolve } from 'node:path';
 import { checkId } from '../runtime/bundle.js';
 import { type CreateRequest, createContainer } from '../runtime/create.js';
 import { logWarning } from '../runtime/log.js';
 import { writePidFile } from '../runtime/pid-file.js';
-import { parseArguments, parseInteger, positional } from './arguments.js';
+import { parseArguments, positional } from './arguments.js';
+import { CREATE_OPTIONS, createRequest } from './create-options.js';
 import type { Globals } from './globals.js';
-import { MACHINE_OPTIONS, machineFlags } from './machine-options.js';
 
 export const usage = `usage: tsvmm create [OPTIONS] ID
 
@@ -21,18 +20,6 @@ Makes a container of the bundle's configuration, in a microVM of its own. Its pr
   --no-pivot, --no-new-keyring, --no-subreaper
                             accepted, without effect: the root file system and the keys are the guest's`;
 
-const OPTIONS = {
-  bundle: 'value',
-  config: 'value',
-  'pid-file': 'value',
-  'console-socket': 'value',
-  'preserve-fds': 'value',
-  'no-pivot': 'flag',
-  'no-new-keyring': 'flag',
-  'no-subreaper': 'flag',
-  ...MACHINE_OPTIONS,
-} as const;
-
 export async function main(args: readonly string[], globals: Globals): Promise<number> {
   const { request, pidFile } = parseCreate(args, globals);
   const pid = createContainer(request, logWarning);
@@ -45,18 +32,9 @@ export function parseCreate(
   args: readonly string[],
   globals: Globals,
 ): { readonly request: CreateRequest; readonly pidFile: string | undefined } {
-  const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle', f: 'config' });
+  const { options, positionals } = parseArguments(args, CREATE_OPTIONS, { b: 'bundle', f: 'config' });
   const [id = ''] = positional('create', ['ID'], positionals);
   checkId(id);
-  const { 'console-socket': consoleSocket, 'preserve-fds': preserve } = options;
-  const request = {
-    root: globals.root,
-    id,
-    bundle: resolve(options.bundle ?? '.'),
-    config: options.config,
-    flags: machineFlags(options),
-    consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
-    preserveFds: preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000),
-  };
+  const request = createRequest(globals.root, id, options.bundle ?? '.', options);
   return { request, pidFile: options['pid-file'] };
 }

@@ -1,13 +1,15 @@
 import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { Timeline } from '../machine/timeline.js';
+import type { CreateRequest } from '../runtime/create.js';
 import { logWarning } from '../runtime/log.js';
 import { runContainer } from '../runtime/run.js';
 import { ContainerStore } from '../runtime/state/store.js';
 import { Terminal } from '../runtime/terminal.js';
-import { type Parsed, parseArguments, parseInteger, UsageError } from './arguments.js';
+import { parseArguments, UsageError } from './arguments.js';
+import { CREATE_OPTIONS, createRequest, preserveFdsOf } from './create-options.js';
 import type { Globals } from './globals.js';
-import { MACHINE_OPTIONS, machineFlags } from './machine-options.js';
+import { machineFlags } from './machine-options.js';
 import { writeTimeline } from './write-timeline.js';
 
 export const usage = `usage: tsvmm run [OPTIONS] [BUNDLE] [ID]
@@ -38,29 +40,21 @@ Status: the process's; 128 + n where signal n has ended it; 125 where tsvmm or t
 --detach 1.`;
 
 const OPTIONS = {
-  bundle: 'value',
-  config: 'value',
-  'pid-file': 'value',
-  'console-socket': 'value',
-  'preserve-fds': 'value',
+  ...CREATE_OPTIONS,
   detach: 'flag',
   keep: 'flag',
-  'no-pivot': 'flag',
-  'no-new-keyring': 'flag',
-  'no-subreaper': 'flag',
   debug: 'flag',
   timeline: 'value',
-  ...MACHINE_OPTIONS,
 } as const;
 
 export async function main(args: readonly string[], globals: Globals): Promise<number> {
   const { options, positionals } = parseArguments(args, OPTIONS, { b: 'bundle', d: 'detach', f: 'config' });
   const { bundle, id } = bundleAndId(options.bundle, positionals);
-  const preserve = options['preserve-fds'];
-  const preserveFds = preserve === undefined ? 0 : parseInteger(preserve, '--preserve-fds', 0, 1000);
+  const preserveFds = preserveFdsOf(options);
   if (options.detach === true) {
     if (id === undefined) throw new UsageError('run: --detach wants a container ID');
-    return detached({ ...options, bundle, id, preserveFds, root: globals.root }).catch((error) => {
+    const request = createRequest(globals.root, id, bundle, options);
+    return detached(request, options['pid-file']).catch((error) => {
       // There is no status of a process to tell it from.
       throw Object.assign(error, { exitStatus: 1 });
     });
@@ -94,37 +88,18 @@ export async function main(args: readonly string[], globals: Globals): Promise<n
 }
 
 /** As `create` and `start`. */
-async function detached(
-  options: Parsed<typeof OPTIONS>['options'] & {
-    bundle: string;
-    id: string;
-    preserveFds: number;
-    root: string;
-  },
-): Promise<number> {
+async function detached(request: CreateRequest, pidFile: string | undefined): Promise<number> {
   const { createContainer } = await import('../runtime/create.js');
   const { startContainer } = await import('../runtime/start.js');
   const { deleteContainer } = await import('../runtime/delete.js');
   const { writePidFile } = await import('../runtime/pid-file.js');
-  const { root, id, bundle, preserveFds, 'console-socket': consoleSocket, 'pid-file': pidFile } = options;
-  const pid = createContainer(
-    {
-      root,
-      id,
-      bundle: resolve(bundle),
-      config: options.config,
-      flags: machineFlags(options),
-      consoleSocket: consoleSocket === undefined ? undefined : resolve(consoleSocket),
-      preserveFds,
-    },
-    logWarning,
-  );
-  const store = new ContainerStore(root);
+  const pid = createContainer(request, logWarning);
+  const store = new ContainerStore(request.root);
   try {
     if (pidFile !== undefined) writePidFile(pidFile, pid);
-    await startContainer(store, id);
+    await startContainer(store, request.id);
   } catch (error) {
-    await deleteContainer(store, id, true, logWarning);
+    await deleteContainer(store, request.id, true, logWarning);
     throw error;
   }
   return 0;

@@ -45,7 +45,7 @@ export interface IoEvent {
   readonly fd: number;
   /** Guest physical address, or port where `pio`. */
   readonly address: number;
-  /** Bytes of the write: 1, 2, 4, 8; 0: any (KVM_CAP_IOEVENTFD_NO_LENGTH, or ANY_LENGTH for MMIO). */
+  /** Bytes of the write: 1, 2, 4, 8; 0: whatever comes (KVM_CAP_IOEVENTFD_NO_LENGTH, or ANY_LENGTH for MMIO). */
   readonly length: 0 | 1 | 2 | 4 | 8;
   /** Only a write of this value signals. */
   readonly datamatch?: bigint;

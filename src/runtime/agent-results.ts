@@ -50,7 +50,7 @@ export interface GuestStats {
   readonly pids: { readonly current: number; readonly limit?: number };
   /** One of each block device. */
   readonly io: readonly GuestIo[];
-  /** One of each size of huge pages, where the guest has any. */
+  /** One of each size of huge pages, where the guest has some. */
   readonly hugetlb?: readonly GuestHugePages[];
 }
 

@@ -24,7 +24,7 @@ import { type Attached, attachNetwork } from './network/attach.js';
 import type { NetworkSet } from './network/guest-network.js';
 import { setGuestNetwork } from './network/guest-spec.js';
 import { joinNetwork } from './network/join.js';
-import { planNetwork } from './network/plan.js';
+import { type NetworkPlan, planNetwork } from './network/plan.js';
 import { namespaceResolver, RESOLVER_PORT, serveResolver } from './network/resolver.js';
 import { hostUser } from './owners.js';
 import { writePidFile } from './pid-file.js';
@@ -350,13 +350,14 @@ export class Container {
     const hooked = CREATE_HOOKS.some((name) => (hooks[name]?.length ?? 0) > 0);
     // A namespace that nobody can put anything into need not be made.
     const needed = plan.kind !== 'own' || hooked || options.command === 'create';
-    const host = joinNetwork(needed ? plan : { kind: 'none' });
+    const made: NetworkPlan = needed ? plan : { kind: 'none' };
+    const host = joinNetwork(made);
     try {
       for (const name of hooked ? CREATE_HOOKS : []) await this.runHooks(name, 'creating', host);
     } finally {
       if (host !== undefined) closeSync(host);
     }
-    const attached = attachNetwork(needed ? plan : { kind: 'none' });
+    const attached = attachNetwork(made);
     this.#attached = attached;
     this.#undo.push(() => attached.close());
     for (const warning of attached.warnings) options.log('warning', warning);

@@ -4,8 +4,11 @@ import { askSandbox } from './control-client.js';
 import { messageOf, UserError } from './errors.js';
 import { removeCgroups } from './host-cgroup.js';
 import type { NetworkCleanup } from './network/attach.js';
+import { sleep } from './sleep.js';
+import type { Hook } from './spec/types.js';
 import { type ContainerState, ociState } from './state/state.js';
 import type { ContainerStore } from './state/store.js';
+import { storedHooks } from './stored-hooks.js';
 
 /** How long a sandbox may take to end by itself before it is killed. */
 const END_MS = 15_000;
@@ -93,10 +96,9 @@ function lock(store: ContainerStore, id: string): void {
 }
 
 function waitUntil(condition: () => boolean, timeoutMs: number): boolean {
-  const cell = new Int32Array(new SharedArrayBuffer(4));
   for (const end = performance.now() + timeoutMs; performance.now() < end; ) {
     if (condition()) return true;
-    Atomics.wait(cell, 0, 0, STEP_MS);
+    sleep(STEP_MS);
   }
   return condition();
 }
@@ -116,16 +118,14 @@ async function runPoststop(
   state: ContainerState,
   warn: (message: string) => void,
 ): Promise<void> {
-  let config: string;
+  let hooks: readonly Hook[];
   try {
-    config = store.config(state.id);
+    hooks = await storedHooks(store, state.id, 'poststop');
   } catch (error) {
     warn(messageOf(error));
     return;
   }
-  if (!config.includes('"poststop"')) return;
+  if (hooks.length === 0) return;
   const { runPoststopHooks } = await import('./hooks.js');
-  const { parseSpec } = await import('./spec/load.js');
-  const { hooks } = parseSpec(config).spec;
-  await runPoststopHooks(hooks?.poststop, ociState({ ...state, status: 'stopped' }), state.bundle, warn);
+  await runPoststopHooks(hooks, ociState({ ...state, status: 'stopped' }), state.bundle, warn);
 }

@@ -1,6 +1,6 @@
 import { UserError } from './errors.js';
 import { KNOWN_CAPABILITIES } from './spec/capabilities.js';
-import { parseExactJson, stringifyExactJson } from './spec/exact-json.js';
+import { parseExactJson, readExactJson, stringifyExactJson } from './spec/exact-json.js';
 import { parseSpec } from './spec/load.js';
 import type { Process, Spec } from './spec/types.js';
 
@@ -27,15 +27,7 @@ export interface ProcessChanges {
 
 /** Checks the text of `exec --process`; `name` stands for it in messages. @throws UserError */
 export function parseProcess(text: string, name: string): ExactProcess {
-  let exact: ReturnType<typeof parseExactJson>;
-  try {
-    exact = parseExactJson(text);
-  } catch (error) {
-    if (error instanceof SyntaxError || error instanceof RangeError) {
-      throw new UserError(`${name}: not JSON: ${error.message}`);
-    }
-    throw error;
-  }
+  const exact = readExactJson(text, name);
   // The configuration's own checks, on one that has nothing else in it.
   const config = { ociVersion: '1.0.0', root: { path: 'rootfs' }, process: exact.value };
   const { spec, digits } = parseSpec(stringifyExactJson(config, exact.digits), name);

@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { sleep } from './sleep.js';
 
 /** Writes all of `text` to a descriptor before it returns. False where its reader has gone, which is no error. */
 export function writeAll(fd: number, text: string): boolean {
@@ -9,7 +10,7 @@ export function writeAll(fd: number, text: string): boolean {
     } catch (error) {
       const code = error instanceof Error && 'code' in error ? error.code : undefined;
       // EAGAIN: the shell's other children may have made the pipe non-blocking.
-      if (code === 'EAGAIN') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+      if (code === 'EAGAIN') sleep(5);
       else if (code === 'EPIPE' || code === 'EIO' || code === 'EBADF') return false;
       else throw error;
     }

@@ -1,6 +1,6 @@
 import { UserError } from './errors.js';
 import { countCpus } from './sizing.js';
-import { type ExactJson, parseExactJson, stringifyExactJson } from './spec/exact-json.js';
+import { readExactJson, stringifyExactJson } from './spec/exact-json.js';
 import { parseSpec } from './spec/load.js';
 import type { Resources } from './spec/types.js';
 
@@ -16,15 +16,7 @@ export interface ResourceUpdate {
  * @throws UserError
  */
 export function parseResources(text: string, name: string): ResourceUpdate {
-  let parsed: ExactJson;
-  try {
-    parsed = parseExactJson(text);
-  } catch (error) {
-    if (error instanceof SyntaxError || error instanceof RangeError) {
-      throw new UserError(`${name}: not JSON: ${error.message}`);
-    }
-    throw error;
-  }
+  const parsed = readExactJson(text, name);
   // The configuration's own checks, on one that has nothing else in it.
   const config = {
     ociVersion: '1.0.0',

@@ -2,7 +2,6 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { Engines, IS_TSVMM, makeImageArchive, makeRootArchive, RUNTIME } from '../support/engines.js';
-import { outcome, waitFor } from '../support/tsvmm.js';
 
 // Each container boots Linux, in the testbed under emulation.
 t.setTimeout(500_000);
@@ -41,16 +40,7 @@ t.test('ctr run', async (t) => {
 });
 
 t.test('ctr run on a terminal', async (t) => {
-  const script =
-    'until [ "$(stty size)" = "30 100" ]; do usleep 300000; done; echo sized; read -r line; echo "line: $line"; exit 3';
-  const child = engines.onTerminal(['ctr', ...run(['--rm', '--tty'], 'tty', 'sh', '-c', script)]);
-  const ended = outcome(child);
-  const answered = waitFor(child.stdout, 'line: hello');
-  await waitFor(child.stdout, 'sized');
-  child.stdin?.write('hello\r');
-  await answered;
-  child.stdin?.end();
-  t.equal((await ended).status, 3);
+  await engines.talkOnTerminal(t, (script) => ['ctr', ...run(['--rm', '--tty'], 'tty', 'sh', '-c', script)]);
 });
 
 t.test('a task in the background', async (t) => {

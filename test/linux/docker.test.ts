@@ -2,7 +2,6 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { Engines, makeRootArchive, RUNTIME } from '../support/engines.js';
-import { outcome, waitFor } from '../support/tsvmm.js';
 
 // Each container boots Linux, in the testbed under emulation.
 t.setTimeout(500_000);
@@ -53,17 +52,18 @@ t.test('docker run', async (t) => {
 });
 
 t.test('docker run on a terminal', async (t) => {
-  const script =
-    'until [ "$(stty size)" = "30 100" ]; do usleep 300000; done; echo sized; read -r line; echo "line: $line"; exit 3';
-  const run = ['run', '--rm', '-it', '--network', 'none', 'box', 'sh', '-c', script];
-  const child = engines.onTerminal([DOCKER, ...run]);
-  const ended = outcome(child);
-  const answered = waitFor(child.stdout, 'line: hello');
-  await waitFor(child.stdout, 'sized');
-  child.stdin?.write('hello\r');
-  await answered;
-  child.stdin?.end();
-  t.equal((await ended).status, 3);
+  await engines.talkOnTerminal(t, (script) => [
+    DOCKER,
+    'run',
+    '--rm',
+    '-it',
+    '--network',
+    'none',
+    'box',
+    'sh',
+    '-c',
+    script,
+  ]);
 });
 
 t.test('two containers', async (t) => {

@@ -1,9 +1,9 @@
-import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Test } from 'tap';
 import type { Spec } from '../../src/runtime/spec/types.js';
+import { makeBusyboxRoot } from './busybox-root.js';
 
 const MOUNTS: NonNullable<Spec['mounts']> = [
   { destination: '/proc', type: 'proc', source: 'proc' },
@@ -64,18 +64,7 @@ export function makeBundle(
 ): string {
   const folder = temporaryFolder(t);
   const root = join(folder, 'rootfs');
-  for (const name of ['bin', 'dev', 'etc', 'proc', 'sys', 'tmp', 'root', 'home/user']) {
-    mkdirSync(join(root, name), { recursive: true });
-  }
-  copyFileSync('/bin/busybox', join(root, 'bin/busybox'));
-  for (const applet of execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).split('\n')) {
-    if (applet !== '' && applet !== 'busybox') symlinkSync('busybox', join(root, 'bin', applet));
-  }
-  writeFileSync(
-    join(root, 'etc/passwd'),
-    'root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n',
-  );
-  writeFileSync(join(root, 'etc/group'), 'root:x:0:\nuser:x:1000:\n');
+  makeBusyboxRoot(root, ['dev', 'proc', 'sys', 'tmp', 'root', 'home/user']);
   const spec: Spec = {
     ociVersion: '1.0.2',
     root: { path: 'rootfs' },

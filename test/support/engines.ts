@@ -1,12 +1,13 @@
 import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from 'node:child_process';
-import { copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { packageRoot } from '../../src/addon/index.js';
 import { temporaryFolder } from './bundle.js';
-import { type Outcome, outcome, sha256 } from './tsvmm.js';
+import { makeBusyboxRoot } from './busybox-root.js';
+import { type Outcome, outcome, sha256, waitFor } from './tsvmm.js';
 
 /**
  * What the engines start containers with. TSVMM_TEST_RUNTIME names another runtime (crun, runc): a test that fails with
@@ -77,6 +78,20 @@ export class Engines {
   onTerminal(command: readonly string[]): ChildProcess {
     const pty = join(packageRoot(), 'test/support/on-terminal.py');
     return spawn('python3', [pty, '30', '100', ...this.#enter(command)], { stdio: 'pipe' });
+  }
+
+  /** What an engine makes of a terminal: its size is known, and a line that is typed is read. `command` runs a script with it. */
+  async talkOnTerminal(t: Test, command: (script: string) => readonly string[]): Promise<void> {
+    const script =
+      'until [ "$(stty size)" = "30 100" ]; do usleep 300000; done; echo sized; read -r line; echo "line: $line"; exit 3';
+    const child = this.onTerminal(command(script));
+    const ended = outcome(child);
+    const answered = waitFor(child.stdout, 'line: hello');
+    await waitFor(child.stdout, 'sized');
+    child.stdin?.write('hello\r');
+    await answered;
+    child.stdin?.end();
+    t.equal((await ended).status, 3);
   }
 
   async run(command: readonly string[], { input = '', env = {} }: RunOptions = {}): Promise<Outcome> {
@@ -150,18 +165,7 @@ export class Engines {
 /** A root file system with busybox and two users, as a tar archive. */
 export function makeRootArchive(folder: string): string {
   const root = join(folder, 'root');
-  for (const name of ['bin', 'etc', 'tmp', 'root', 'home/user', 'www']) {
-    mkdirSync(join(root, name), { recursive: true });
-  }
-  copyFileSync('/bin/busybox', join(root, 'bin/busybox'));
-  for (const applet of execFileSync('/bin/busybox', ['--list'], { encoding: 'utf8' }).split('\n')) {
-    if (applet !== '' && applet !== 'busybox') symlinkSync('busybox', join(root, 'bin', applet));
-  }
-  writeFileSync(
-    join(root, 'etc/passwd'),
-    'root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n',
-  );
-  writeFileSync(join(root, 'etc/group'), 'root:x:0:\nuser:x:1000:\n');
+  makeBusyboxRoot(root, ['tmp', 'root', 'home/user', 'www']);
   writeFileSync(join(root, 'www/index.html'), 'served from inside\n');
   const archive = join(folder, 'root.tar');
   execFileSync('tar', ['-C', root, '--owner=0', '--group=0', '-cf', archive, '.']);

@@ -11,21 +11,13 @@
 #include <string>
 
 #include "io/fd.h"
+#include "test/support/read_all.h"
 
 using namespace tsvmm;
+using tsvmm::test::readAll;
 using namespace tsvmm::agent;
 
 namespace {
-
-std::string readAll(int fd) {
-  std::string all;
-  char bytes[256];
-  ssize_t count = 0;
-  while ((count = read(fd, bytes, sizeof bytes)) > 0) {
-    all.append(bytes, static_cast<std::size_t>(count));
-  }
-  return all;
-}
 
 /// Runs a shell with a pipe as its standard output, and what orphans it leaves are ours.
 struct Shell {

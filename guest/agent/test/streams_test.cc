@@ -11,7 +11,10 @@
 #include <string>
 #include <thread>
 
+#include "test/support/read_all.h"
+
 using namespace tsvmm;
+using tsvmm::test::readAll;
 using namespace tsvmm::agent;
 
 namespace {
@@ -31,16 +34,6 @@ Pair makeSocketPair() {
   int ends[2];
   REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
   return {Fd(ends[0]), Fd(ends[1])};
-}
-
-std::string readAll(int fd) {
-  std::string all;
-  char bytes[65536];
-  ssize_t count = 0;
-  while ((count = read(fd, bytes, sizeof bytes)) > 0) {
-    all.append(bytes, static_cast<std::size_t>(count));
-  }
-  return all;
 }
 
 bool writeAll(int fd, const std::string& text) {

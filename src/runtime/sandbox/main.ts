@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs';
 import { addon } from '../../addon/index.js';
-import { Container } from '../container.js';
+import { Container, RunError } from '../container.js';
 import { type CreateRequest, STATUS_FD, STREAM_FDS } from '../create.js';
 import { messageOf, UserError } from '../errors.js';
 import { onSignals } from '../signals.js';
@@ -55,8 +55,7 @@ export async function sandboxMain(request: CreateRequest, report: CreationReport
   } catch (error) {
     container?.machine.stop();
     const told = (await container?.fail(error)) ?? error;
-    const lines: unknown = told instanceof Error ? Reflect.get(told, 'consoleLines') : undefined;
-    report.fail(messageOf(told), Array.isArray(lines) ? lines.map(String) : []);
+    report.fail(messageOf(told), told instanceof RunError ? told.consoleLines : []);
     return 1;
   }
   return live(container);
@@ -79,15 +78,12 @@ async function live(container: Container): Promise<number> {
   }
 }
 
-// asm-generic/ioctls.h
-const FIOCLEX = 0x5451;
-
 /** As of a command that could not be run to its end. */
 const MACHINE_FAILED = 125;
 
 function preservedFds(count: number): number[] {
   const first = STREAM_FDS[2] + 1;
-  const fds = Array.from({ length: count }, (_, index) => first + index);
-  for (const fd of [STATUS_FD, ...STREAM_FDS, ...fds]) addon().ioctl(fd, FIOCLEX);
-  return fds;
+  // What the sandbox starts (hooks, passt) is to hold none of them.
+  addon().closeOnExec(STATUS_FD);
+  return Array.from({ length: count }, (_, index) => first + index);
 }

@@ -1,3 +1,5 @@
+import { UserError } from '../errors.js';
+
 /**
  * JSON with whole numbers beyond 2^53 kept exactly. A config.json holds them (RLIM_INFINITY is 2^64 - 1, a memory
  * limit may be 2^63 - 1), and a JavaScript number rounds them to values that the runtime in the guest then refuses.
@@ -28,6 +30,18 @@ export function parseExactJson(text: string): ExactJson {
     }
   }
   return { value, digits };
+}
+
+/** parseExactJson() of what a person has written; `name` stands for the text in messages. @throws UserError */
+export function readExactJson(text: string, name: string): ExactJson {
+  try {
+    return parseExactJson(text);
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof RangeError) {
+      throw new UserError(`${name}: not JSON: ${error.message}`);
+    }
+    throw error;
+  }
 }
 
 /** JSON.stringify, with the numbers in `digits` written as they were read. */

@@ -44,9 +44,12 @@ const script = new Script(readFileSync(bundle, 'latin1'), {
   ...(cachedData === undefined ? {} : { cachedData }),
 });
 
-/** Keeps the code that this run has compiled for the next one. A cache that cannot be written is none. */
+let kept = cachedData !== undefined && !script.cachedDataRejected;
+
+/** Keeps the code that this run has compiled for the next one, once. A cache that cannot be written is none. */
 function keepCode(): void {
-  if (directory === undefined || (cachedData !== undefined && !script.cachedDataRejected)) return;
+  if (directory === undefined || kept) return;
+  kept = true;
   const temporary = `${path}.${process.pid}`;
   try {
     mkdirSync(directory, { recursive: true });

@@ -5,6 +5,10 @@
 export function asRuncSays(message: string): string {
   return message
     .replace(
+      /executable file [`'"](.*\/.*)['`"] not found in \$PATH(: No such file or directory)?/s,
+      (_, path) => `exec: ${JSON.stringify(path)}: stat ${path}: no such file or directory`,
+    )
+    .replace(
       /executable file [`'"](.*)['`"] not found in \$PATH(: No such file or directory)?/s,
       (_, name) => `exec: ${JSON.stringify(name)}: executable file not found in $PATH`,
     )

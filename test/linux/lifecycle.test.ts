@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Spec } from '../../src/runtime/spec/types.js';
@@ -73,6 +73,23 @@ t.test('a sandbox that was killed leaves a stopped container', async (t) => {
   t.equal((await containers.run('delete', 'shot')).status, 0);
   t.same(containers.left(), []);
 });
+
+t.test(
+  'the first sandbox of a user leaves its compiled code to the user, not in the container',
+  async (t) => {
+    const home = temporaryFolder(t);
+    const containers = new Containers(t, { HOME: home, XDG_CACHE_HOME: '' });
+    // The folder is there in the container too, where the sandbox's view of the host has it.
+    const bundle = makeBundle(t, `mkdir -p ${home}; exit 3`);
+    t.equal((await containers.create('first', bundle)).status, 0);
+    const { pid } = JSON.parse((await containers.run('state', 'first')).stdout) as { pid: number };
+    t.equal((await containers.run('start', 'first')).status, 0);
+    await ended(pid);
+    t.ok(readdirSync(join(home, '.cache/tsvmm/code')).some((name) => name.startsWith('sandbox-')));
+    t.same(readdirSync(join(bundle, 'rootfs', home)), []);
+    t.equal((await containers.run('delete', 'first')).status, 0);
+  },
+);
 
 t.test('hooks', async (t) => {
   const containers = new Containers(t);

@@ -14,7 +14,11 @@ export class Containers {
   readonly #folder: string;
   #runs = 0;
 
-  constructor(t: Test) {
+  /** @param env - added to the commands' environment. */
+  constructor(
+    t: Test,
+    private readonly env: Readonly<Record<string, string>> = {},
+  ) {
     this.#folder = temporaryFolder(t);
     this.root = join(this.#folder, 'state');
     t.teardown(async () => {
@@ -31,6 +35,7 @@ export class Containers {
     const fds = [openSync(out, 'w'), openSync(err, 'w')];
     const child = spawn(join(packageRoot(), 'dist/tsvmm'), ['--root', this.root, ...args], {
       stdio: ['ignore', ...fds],
+      env: { ...process.env, ...this.env },
     });
     for (const fd of fds) closeSync(fd);
     const status = await new Promise<number>((resolve) => child.on('exit', (code) => resolve(code ?? -1)));

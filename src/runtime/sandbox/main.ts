@@ -11,9 +11,14 @@ import { enterContainerView } from './view.js';
 
 /**
  * The process that holds a container's machine: a child of `create`, which hands over the container's standard streams. Resolves with
- * the status of the container's process.
+ * the status of the container's process. `leaving` is called before the thread leaves the host's file system for the container's view:
+ * whatever has a path comes before.
  */
-export async function sandboxMain(request: CreateRequest, report: CreationReport): Promise<number> {
+export async function sandboxMain(
+  request: CreateRequest,
+  report: CreationReport,
+  leaving: () => void,
+): Promise<number> {
   let container: Container | undefined;
   let terminal: ConsoleTerminal | undefined;
   try {
@@ -51,6 +56,7 @@ export async function sandboxMain(request: CreateRequest, report: CreationReport
     // Who asked for the container may be gone: then nobody will ever start it.
     if (!report.created()) throw new UserError('the command that made the container has gone');
     // Last, since what has to be undone is out of reach from there.
+    leaving();
     enterContainerView(container);
   } catch (error) {
     container?.machine.stop();

@@ -7,6 +7,10 @@ t.equal(
   'exec: "nothing": executable file not found in $PATH',
 );
 t.equal(
+  asRuncSays('executable file `/no/such` not found in $PATH: No such file or directory'),
+  'exec: "/no/such": stat /no/such: no such file or directory',
+);
+t.equal(
   asRuncSays('open executable `/none`: No such file or directory'),
   'open executable `/none`: no such file or directory',
 );

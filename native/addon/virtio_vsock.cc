@@ -219,6 +219,17 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
     });
   }
 
+  /// The same for a change of what is bound or listened to.
+  template <typename F>
+  void changePorts(F&& function) {
+    vsock_->changePorts(
+        [weak = std::weak_ptr<Vsock>(vsock_), function = std::forward<F>(function)]() mutable {
+          if (const auto vsock = weak.lock()) {
+            function(*vsock);
+          }
+        });
+  }
+
   Vsock::EndedHandler ended(uint32_t id) {
     return [events = events_, id](const Ended& end) {
       events->post({"ended", id, static_cast<double>(end.lost), end.reset ? "reset" : "", Fd(), nullptr});
@@ -233,7 +244,7 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
         FdEndpoint::Options{info[2].As<Napi::Number>().Int32Value(), info[3].As<Napi::Number>().Int32Value(),
                             info[4].As<Napi::Boolean>().Value()});
     binds_[id] = {port, endpoint};
-    submit([port, endpoint, handler = ended(id)](Vsock& vsock) { vsock.bind(port, endpoint, handler); });
+    changePorts([port, endpoint, handler = ended(id)](Vsock& vsock) { vsock.bind(port, endpoint, handler); });
     return info.Env().Undefined();
   }
 
@@ -243,7 +254,7 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
     if (found != binds_.end()) {
       const auto [port, weak] = found->second;
       binds_.erase(found);
-      submit([port = port, weak = weak](Vsock& vsock) {
+      changePorts([port = port, weak = weak](Vsock& vsock) {
         if (const auto endpoint = weak.lock(); endpoint != nullptr) {
           vsock.unbind(port, endpoint.get());
         }
@@ -272,7 +283,7 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
     });
     *self = endpoint;
     channels_[id] = {port, endpoint};
-    submit([port, endpoint, events = events_, id](Vsock& vsock) {
+    changePorts([port, endpoint, events = events_, id](Vsock& vsock) {
       vsock.bind(port, endpoint, [events, id, endpoint](const Ended& end) {
         const char* reason = endpoint->failure() != nullptr ? endpoint->failure() : end.reset ? "reset" : "";
         events->post({"ended", id, static_cast<double>(end.lost), reason, Fd(), nullptr});
@@ -326,7 +337,7 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
   /// listen(id, port)
   Napi::Value listen(const Napi::CallbackInfo& info) {
     const uint32_t id = toU32(info[0]);
-    submit([port = toU32(info[1]), events = events_, id](Vsock& vsock) {
+    changePorts([port = toU32(info[1]), events = events_, id](Vsock& vsock) {
       vsock.listen(port, [events, id](uint32_t guestPort) -> std::shared_ptr<virtio::vsock::Endpoint> {
         if (!events->admit()) {
           return nullptr;
@@ -346,7 +357,7 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
 
   /// listenUnix(port, path)
   Napi::Value listenUnix(const Napi::CallbackInfo& info) {
-    submit([port = toU32(info[0]), path = info[1].As<Napi::String>().Utf8Value()](Vsock& vsock) {
+    changePorts([port = toU32(info[0]), path = info[1].As<Napi::String>().Utf8Value()](Vsock& vsock) {
       vsock.listenUnix(port, path);
     });
     return info.Env().Undefined();
@@ -358,13 +369,13 @@ class VsockHandle : public std::enable_shared_from_this<VsockHandle> {
     if (info[0].IsString()) {
       prefix = info[0].As<Napi::String>().Utf8Value();
     }
-    submit([prefix](Vsock& vsock) { vsock.listenAll(prefix); });
+    changePorts([prefix](Vsock& vsock) { vsock.listenAll(prefix); });
     return info.Env().Undefined();
   }
 
   /// unlisten(port)
   Napi::Value unlisten(const Napi::CallbackInfo& info) {
-    submit([port = toU32(info[0])](Vsock& vsock) { vsock.unlisten(port); });
+    changePorts([port = toU32(info[0])](Vsock& vsock) { vsock.unlisten(port); });
     return info.Env().Undefined();
   }
 

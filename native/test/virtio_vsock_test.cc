@@ -381,6 +381,25 @@ TEST_CASE("vsock: what is submitted before there is a driver runs on activation,
   CHECK(order == "abc");
 }
 
+TEST_CASE(
+    "vsock: a port that was bound before the guest asks for it is found, whatever the I/O thread does "
+    "meanwhile") {
+  VsockGuest guest;
+  guest.giveBuffers(8);
+  auto [ours, theirs] = VsockGuest::socketPair();
+  const auto endpoint = std::make_shared<vs::SocketEndpoint>(std::move(theirs));
+  // The I/O thread is busy from before the change until the guest's packet is there, and sees the packet
+  // first.
+  guest.run([&] {
+    std::thread([&] {
+      guest.device->changePorts([&] { guest.device->bind(kHostPort, endpoint, nullptr); });
+    }).join();
+    guest.queuePacket(vs::kRequest, kGuestPort, kHostPort);
+    guest.device->notify(Vsock::kTransmitQueue);
+  });
+  CHECK(guest.receive().header.operation == vs::kResponse);
+}
+
 TEST_CASE("vsock: a transport reset ends all and is told once there is a buffer for it") {
   VsockGuest guest;
   guest.giveBuffers(8);

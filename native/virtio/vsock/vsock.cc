@@ -93,6 +93,29 @@ void Vsock::submit(std::function<void()> function) {
   }
 }
 
+void Vsock::changePorts(std::function<void()> change) {
+  {
+    std::lock_guard lock(portsMutex_);
+    portChanges_.push_back(std::move(change));
+  }
+  submit([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      self->applyPortChanges();
+    }
+  });
+}
+
+void Vsock::applyPortChanges() {
+  std::deque<std::function<void()>> changes;
+  {
+    std::lock_guard lock(portsMutex_);
+    changes.swap(portChanges_);
+  }
+  for (const auto& change : changes) {
+    change();
+  }
+}
+
 void Vsock::retire() {
   std::vector<std::function<void()>> early;
   {
@@ -117,6 +140,7 @@ void Vsock::forgetListeners() {
       changed(nullptr);
     }
   }
+  applyPortChanges();
   binds_.clear();
   listeners_.clear();
   paths_.clear();

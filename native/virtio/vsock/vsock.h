@@ -57,6 +57,10 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
 
   /// From any thread: runs `function` on the I/O thread, or once there is one.
   void submit(std::function<void()> function);
+  /// From any thread: a change of what is bound or listened to (the functions below up to unlisten). It holds
+  /// for every connection that the guest asks for from now on, even where the I/O thread is looking at the
+  /// guest's packets meanwhile.
+  void changePorts(std::function<void()> change);
   /// From any thread, once the machine has ended or when nothing more is wanted of it: gives up everything
   /// that waits for a connection, and what it holds. Connections that have been made stay.
   void retire();
@@ -115,6 +119,7 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
   void serveTransmit();
   void receive(Chain& chain);
   void receiveRequest(const Header& header);
+  void applyPortChanges();
   void receiveFor(Connection& connection, const Header& header, Chain& chain);
   const std::string* unixPathFor(uint32_t hostPort, std::string& buffer) const;
   void tryOpen(Connection& connection);
@@ -185,6 +190,9 @@ class Vsock final : public Device, public std::enable_shared_from_this<Vsock> {
 
   EventLoop::TimerId timer_ = 0;
   Clock::time_point timerAt_;
+
+  std::mutex portsMutex_;  ///< for the next one
+  std::deque<std::function<void()>> portChanges_;
 
   std::mutex mutex_;  ///< for the two below
   EventLoop* loop_ = nullptr;

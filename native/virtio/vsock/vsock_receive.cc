@@ -101,6 +101,8 @@ const std::string* Vsock::unixPathFor(uint32_t hostPort, std::string& buffer) co
 void Vsock::receiveRequest(const Header& header) {
   const uint32_t guestPort = header.sourcePort;
   const uint32_t hostPort = header.destinationPort;
+  // What was bound before the guest could know of it comes first, and not once this round of packets is over.
+  applyPortChanges();
   std::string path;
   const auto listener = listeners_.find(hostPort);
   const auto bound = binds_.find(hostPort);

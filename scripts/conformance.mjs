@@ -234,7 +234,7 @@ async function main() {
     allowPositionals: true,
     options: {
       suite: { type: 'string', multiple: true },
-      runtime: { type: 'string', default: join(root, 'dist/tsvmm.cjs') },
+      runtime: { type: 'string', default: join(root, 'dist/tsvmm') },
       jobs: { type: 'string', default: String(availableParallelism()) },
       tries: { type: 'string' },
       'no-setup': { type: 'boolean' },
@@ -255,7 +255,7 @@ async function main() {
   if (process.getuid() !== 0) throw new SetupError('the suites want root; remedy: sudo, or as root');
   const reason = testbedReason();
   const testbed = reason !== undefined;
-  const own = basename(values.runtime) === 'tsvmm.cjs';
+  const own = ['tsvmm', 'tsvmm.cjs'].includes(basename(values.runtime));
   if (!values['no-setup']) {
     await setUp(['conformance', ...(own ? ['addon', 'guest'] : []), ...(testbed ? ['testbed'] : [])]);
   }

@@ -178,17 +178,39 @@ StreamPorts streamPorts(const Json& params, bool terminal, const std::string& te
   return ports;
 }
 
-std::vector<std::uint32_t> preservedPorts(const Json& params) {
-  std::vector<std::uint32_t> ports;
+PreservedPort preservedPort(const Json& value) {
+  if (!value.is_object()) {
+    refuse("preserved", "an array of objects");
+  }
+  const Json* port = find(value, "port");
+  if (port == nullptr) {
+    refuse("preserved.port", "a port");
+  }
+  const auto number32 = static_cast<std::uint32_t>(number(*port, "preserved.port", 1, kMaxPort));
+  const std::string access = text(value, "access", "preserved.access");
+  if (access == "read") {
+    return {number32, PreservedPort::Access::kRead};
+  }
+  if (access == "write") {
+    return {number32, PreservedPort::Access::kWrite};
+  }
+  if (access != "both") {
+    refuse("preserved.access", "read, write or both");
+  }
+  return {number32, PreservedPort::Access::kBoth};
+}
+
+std::vector<PreservedPort> preservedPorts(const Json& params) {
+  std::vector<PreservedPort> ports;
   const Json* preserved = find(params, "preserved");
   if (preserved == nullptr) {
     return ports;
   }
   if (!preserved->is_array() || preserved->size() > kMaxPreserved) {
-    refuse("preserved", "an array of at most 64 ports");
+    refuse("preserved", "an array of at most 64 objects");
   }
   for (const Json& one : *preserved) {
-    ports.push_back(static_cast<std::uint32_t>(number(one, "preserved", 1, kMaxPort)));
+    ports.push_back(preservedPort(one));
   }
   return ports;
 }

@@ -34,13 +34,22 @@ struct WindowSize {
   std::uint16_t columns = 0;
 };
 
+/// A descriptor beside the standard streams, and the host's port behind it.
+struct PreservedPort {
+  enum class Access { kRead, kWrite, kBoth };
+  std::uint32_t port = 0;
+  /// What the process can do with it.
+  Access access = Access::kBoth;
+  bool operator==(const PreservedPort&) const = default;
+};
+
 /// What connects a process with the host.
 struct ProcessStreams {
   StreamPorts ports;
   /// The terminal's first size.
   std::optional<WindowSize> windowSize;
-  /// Host ports of what the process gets as its descriptors 3, 4, ...
-  std::vector<std::uint32_t> preserved;
+  /// What the process gets as its descriptors 3, 4, ...
+  std::vector<PreservedPort> preserved;
 };
 
 struct RunParams {

@@ -43,10 +43,10 @@ Fd duplicate(const Fd& fd) {
 
 Fd connectIf(const std::optional<std::uint32_t>& port) { return port ? startConnect(*port) : Fd(); }
 
-std::vector<Fd> connectAll(const std::vector<std::uint32_t>& ports) {
+std::vector<Fd> connectAll(const std::vector<PreservedPort>& ports) {
   std::vector<Fd> connections;
-  for (const std::uint32_t port : ports) {
-    connections.push_back(startConnect(port));
+  for (const PreservedPort& port : ports) {
+    connections.push_back(startConnect(port.port));
   }
   return connections;
 }
@@ -91,7 +91,7 @@ void Process::start(const Plan& plan) {
   Fd out = connectIf(ports.standardOutput);
   Fd err = connectIf(ports.standardError);
   terminalConnection_ = connectIf(ports.terminal);
-  const std::vector<Fd> preserved = connectAll(plan.streams.preserved);
+  std::vector<Fd> preserved = connectAll(plan.streams.preserved);
 
   std::vector<std::string> words = crunCommand(plan.command, folder_ + "/crun.log");
   words.push_back("--pid-file=" + folder_ + "/pid");
@@ -120,11 +120,25 @@ void Process::start(const Plan& plan) {
       finishConnect(connection->get(), name);
     }
   }
-  for (const Fd& connection : preserved) {
-    finishConnect(connection.get(), "a preserved descriptor");
-    // The process gets the connection itself, in the state of any new descriptor.
-    fcntl(connection.get(), F_SETFL, 0);
-    descriptors.push_back(connection.get());
+  std::vector<Pipe> preservedPipes;
+  for (std::size_t i = 0; i < preserved.size(); ++i) {
+    finishConnect(preserved[i].get(), "a preserved descriptor");
+    const auto access = plan.streams.preserved[i].access;
+    preservedPipes.push_back(access == PreservedPort::Access::kBoth ? Pipe{} : makePipe());
+    switch (access) {
+      case PreservedPort::Access::kRead:
+        descriptors.push_back(preservedPipes[i].read.get());
+        break;
+      case PreservedPort::Access::kWrite:
+        descriptors.push_back(preservedPipes[i].write.get());
+        break;
+      case PreservedPort::Access::kBoth:
+        // No pipe has both directions: the process gets the connection itself, in the state of any new
+        // descriptor.
+        fcntl(preserved[i].get(), F_SETFL, 0);
+        descriptors.push_back(preserved[i].get());
+        break;
+    }
   }
   crun_ = children_.spawn(words, descriptors, [this](int status) { crunEnded(status); });
 
@@ -138,6 +152,20 @@ void Process::start(const Plan& plan) {
   if (err) {
     held_.emplace_back(RelayEnd{std::move(errPipe.read), EndKind::kPipe},
                        RelayEnd{std::move(err), EndKind::kSocket});
+  }
+  for (std::size_t i = 0; i < preserved.size(); ++i) {
+    auto& [read, write] = preservedPipes[i];
+    switch (plan.streams.preserved[i].access) {
+      case PreservedPort::Access::kRead:
+        relayInput({std::move(preserved[i]), EndKind::kSocket}, {std::move(write), EndKind::kPipe});
+        break;
+      case PreservedPort::Access::kWrite:
+        held_.emplace_back(RelayEnd{std::move(read), EndKind::kPipe},
+                           RelayEnd{std::move(preserved[i]), EndKind::kSocket});
+        break;
+      case PreservedPort::Access::kBoth:
+        break;
+    }
   }
 }
 
@@ -155,11 +183,7 @@ void Process::attachTerminal(Fd master) {
 }
 
 void Process::relayInput(RelayEnd source, RelayEnd sink) {
-  input_ = std::make_unique<Relay>(loop_, std::move(source), std::move(sink), [this, alive = alive_] {
-    if (*alive) {
-      input_.reset();
-    }
-  });
+  inputs_.push_back(std::make_unique<Relay>(loop_, std::move(source), std::move(sink), [] {}));
 }
 
 void Process::relayOutput(RelayEnd source, RelayEnd sink) {
@@ -174,8 +198,8 @@ void Process::relayOutput(RelayEnd source, RelayEnd sink) {
 }
 
 void Process::stopRelays() {
-  if (input_) {
-    input_->abort();
+  for (const auto& input : inputs_) {
+    input->abort();
   }
   for (const auto& output : outputs_) {
     output->abort();
@@ -218,8 +242,8 @@ void Process::ended(int status) {
   process_ = 0;
   status_ = status;
   events_.ended();
-  if (input_) {
-    input_->abort();
+  for (const auto& input : inputs_) {
+    input->abort();
   }
   if (shared_) {
     for (const auto& output : outputs_) {

@@ -89,7 +89,7 @@ class Process {
   std::unique_ptr<ConsoleSocket> console_;
   Fd terminalConnection_;
   Fd master_;
-  std::unique_ptr<Relay> input_;
+  std::vector<std::unique_ptr<Relay>> inputs_;
   /// Output streams until crun is done, which says to its standard error what it refuses, too.
   std::vector<std::pair<RelayEnd, RelayEnd>> held_;
   std::vector<std::unique_ptr<Relay>> outputs_;

@@ -65,6 +65,12 @@ export interface StreamPorts {
   readonly terminal?: number | undefined;
 }
 
+/** A descriptor beside the standard streams: the host's port behind it, and what the process can do with it. */
+export interface PreservedPort {
+  readonly port: number;
+  readonly access: 'read' | 'write' | 'both';
+}
+
 /** Of `run` and `create`. */
 export interface RunParams {
   readonly id: string;
@@ -75,8 +81,8 @@ export interface RunParams {
   /** The share that has the sources of the configuration's bind mounts. */
   readonly mounts?: { readonly tag: string };
   readonly streams: StreamPorts;
-  /** Host ports of what the process gets as its descriptors 3, 4, ...; at most 64. */
-  readonly preserved?: readonly number[];
+  /** What the process gets as its descriptors 3, 4, ...; at most 64. */
+  readonly preserved?: readonly PreservedPort[];
 }
 
 export interface ExecParams {
@@ -87,7 +93,7 @@ export interface ExecParams {
   /** An OCI process. */
   readonly process: unknown;
   readonly streams: StreamPorts;
-  readonly preserved?: readonly number[];
+  readonly preserved?: readonly PreservedPort[];
   /** A group below the container's, from there: absolute, without `..`. */
   readonly cgroup?: string;
 }

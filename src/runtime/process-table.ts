@@ -98,7 +98,9 @@ export function processTable(answer: unknown, columns: readonly string[], booted
     columns.map((column) => COLUMNS[column]?.[0] ?? ''),
     ...processes.map((process) => columns.map((column) => COLUMNS[column]?.[1](process) ?? '')),
   ];
-  const widths = columns.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  const widths = columns.map((column, i) =>
+    Math.max(WIDTHS[column] ?? 0, ...rows.map((row) => row[i]?.length ?? 0)),
+  );
   return rows
     .map((row) =>
       row
@@ -108,6 +110,8 @@ export function processTable(answer: unknown, columns: readonly string[], booted
     .join('\n');
 }
 
+/** As wide as ps(1) has them: the longest process ID that Linux gives. */
+const WIDTHS: Readonly<Record<string, number>> = { pid: 7, ppid: 7 };
 const LEFT = new Set(['user', 'uid', 'tty', 'stat', 'comm', 'cmd', 'args']);
 
 function pad(cell: string, column: string, width: number): string {

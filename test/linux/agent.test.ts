@@ -96,9 +96,12 @@ t.test('containers and their execs, as the agent runs them', async (t) => {
     await client.exec({
       id: 'four',
       exec: 'fds',
-      process: shell('echo three >&3; cat <&4; ls /proc/self/fd | wc -l'),
+      process: shell('echo three >&3; cat /dev/fd/4; ls /proc/self/fd | wc -l'),
       streams: preserved.ports,
-      preserved: [1990, 1991],
+      preserved: [
+        { port: 1990, access: 'write' },
+        { port: 1991, access: 'read' },
+      ],
     });
     (await second).end('four');
     await guest.told('execExit four fds 0');

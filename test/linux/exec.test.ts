@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import t from 'tap';
@@ -156,15 +156,22 @@ t.test('processes beside the first', async (t) => {
   await t.test('preserved descriptors; output that outlives nobody', async (t) => {
     const path = join(folder, 'preserved');
     const file = openSync(path, 'w');
+    const words = join(folder, 'words');
+    writeFileSync(words, 'words\n');
     const child = spawn(
       process.execPath,
-      [TSVMM, '--root', root, 'exec', '--preserve-fds', '1', 'c', 'sh', '-c', 'echo kept >&3'],
+      [
+        TSVMM,
+        ...['--root', root, 'exec', '--preserve-fds', '2', 'c', 'sh', '-c'],
+        // Each once more by its name, too.
+        'echo kept >&3; echo again >/proc/self/fd/3; cat /proc/self/fd/4 >&3',
+      ],
       {
-        stdio: ['ignore', 'pipe', 'pipe', file],
+        stdio: ['ignore', 'pipe', 'pipe', file, openSync(words, 'r')],
       },
     );
     t.same(await outcome(child), { status: 0, stdout: '', stderr: '' });
-    t.equal(readFileSync(path, 'utf8'), 'kept\n');
+    t.equal(readFileSync(path, 'utf8'), 'kept\nagain\nwords\n');
     const pidFile = join(folder, 'closes.pid');
     // On pipes, whose end of file is what is waited for.
     const command = 'echo last; exec >&- 2>&-; exec sleep 4321';

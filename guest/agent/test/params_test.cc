@@ -185,21 +185,33 @@ TEST_CASE("machine.time") {
 }
 
 TEST_CASE("container.create: preserved descriptors") {
-  CHECK(parseRunParams(with("/preserved", "[1029, 1030]")).streams.preserved ==
-        std::vector<std::uint32_t>{1029, 1030});
-  for (const char* bad : {"5", "[0]", "[\"1029\"]", "[4294967295]", "{}"}) {
+  const char* const good =
+      R"([{"port": 1029, "access": "read"}, {"port": 1030, "access": "write"}, {"port": 1031, "access": "both"}])";
+  using Access = PreservedPort::Access;
+  CHECK(parseRunParams(with("/preserved", good)).streams.preserved ==
+        std::vector<PreservedPort>{{1029, Access::kRead}, {1030, Access::kWrite}, {1031, Access::kBoth}});
+  for (const char* bad : {"5", "[0]", "[\"1029\"]", "{}"}) {
     CHECK(startsWith(refusal(with("/preserved", bad)), "preserved:"));
+  }
+  for (const char* bad :
+       {R"([{"access": "read"}])", R"([{"port": 0, "access": "read"}])",
+        R"([{"port": 4294967295, "access": "read"}])", R"([{"port": "5", "access": "read"}])"}) {
+    CHECK(startsWith(refusal(with("/preserved", bad)), "preserved.port:"));
+  }
+  for (const char* bad :
+       {R"([{"port": 5}])", R"([{"port": 5, "access": "all"}])", R"([{"port": 5, "access": 3}])"}) {
+    CHECK(startsWith(refusal(with("/preserved", bad)), "preserved.access:"));
   }
   Json many = Json::array();
   for (int i = 0; i < 65; ++i) {
-    many.push_back(2000 + i);
+    many.push_back({{"port", 2000 + i}, {"access", "both"}});
   }
   CHECK(startsWith(refusal(with("/preserved", many.dump())), "preserved:"));
 }
 
 TEST_CASE("container.exec: a process, its streams and its name") {
   const char* const good = R"({"id": "demo", "exec": "e1", "process": {"args": ["ls"], "cwd": "/"},
-                               "streams": {"stdout": 1030}, "preserved": [1031],
+                               "streams": {"stdout": 1030}, "preserved": [{"port": 1031, "access": "both"}],
                                "cgroup": "/sub"})";
   const ExecParams exec = parseExecParams(Json::parse(good));
   CHECK(exec.id == "demo");
@@ -208,7 +220,7 @@ TEST_CASE("container.exec: a process, its streams and its name") {
   CHECK(exec.process["cwd"] == "/");
   CHECK(exec.streams.ports.standardOutput == 1030u);
   CHECK_FALSE(exec.streams.ports.standardInput.has_value());
-  CHECK(exec.streams.preserved == std::vector<std::uint32_t>{1031});
+  CHECK(exec.streams.preserved == std::vector<PreservedPort>{{1031, PreservedPort::Access::kBoth}});
 
   const struct {
     const char* pointer;

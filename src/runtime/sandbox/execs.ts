@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import type { AgentClient, RunParams } from '../agent-client.js';
 import type { Process } from '../spec/types.js';
-import { accessOf, type BoundStream, type StreamBinder } from './streams.js';
+import { accessOf, type BoundStream, preservedPort, type StreamBinder } from './streams.js';
 
 export interface ExecRequest {
   readonly process: Process;
@@ -119,7 +119,15 @@ export class Execs {
         streams = { stdin: stdin?.port, stdout: stdout?.port, stderr: stderr?.port };
         output = Promise.all([stdout?.closed, stderr?.closed]);
       }
-      const preserved = fds.slice(terminal ? 2 : 3).map((fd) => bind(fd, fd).port);
+      const written: Promise<unknown>[] = [output];
+      const preserved = fds.slice(terminal ? 2 : 3).map((fd) => {
+        const ends = accessOf(fd);
+        const stream = bind(fd, fd);
+        const port = preservedPort(ends, stream);
+        if (port.access === 'write') written.push(stream.closed);
+        return port;
+      });
+      if (preserved.length > 0) output = Promise.all(written);
       return { bound, output, streams, preserved };
     } catch (error) {
       for (const stream of bound) stream.cancel();

@@ -1,5 +1,6 @@
 import { addon } from '../../addon/index.js';
 import type { Vsock } from '../../virtio/vsock/index.js';
+import type { PreservedPort } from '../agent-client.js';
 
 /** Descriptors on the host's end of one of the guest's connections; -1: none. */
 export interface StreamEnds {
@@ -57,4 +58,9 @@ export function streamBinder(vsock: Vsock, onLost: (fd: number, bytes: number) =
 export function accessOf(fd: number): StreamEnds {
   const access = addon().descriptorAccess(fd);
   return { read: access === 0 || access === 2 ? fd : -1, write: access === 1 || access === 2 ? fd : -1 };
+}
+
+/** A stream of a descriptor with these ends, as the agent is told of it. */
+export function preservedPort({ read, write }: StreamEnds, { port }: BoundStream): PreservedPort {
+  return { port, access: read < 0 ? 'write' : write < 0 ? 'read' : 'both' };
 }

@@ -107,16 +107,16 @@ t.test('ps', async (t) => {
   });
   const { stdout } = await run(['ps', 'c']);
   const [heading, first, second] = stdout.split('\n');
-  t.match(heading, /^UID +PID PPID C STIME TTY +TIME CMD$/);
+  t.match(heading, /^UID +PID +PPID C STIME TTY +TIME CMD$/);
   t.match(
     first,
     /^root +1 +0 0 \d\d:\d\d pts\/0 01:02:05 sh -c x\\x1b\[2J$/,
     'nothing that steers a terminal',
   );
   t.match(second, /^1000 +2 +1 0 \d\d:\d\d \? +00:00:00 \[worker\]$/);
-  t.equal((await run(['ps', 'c', '-o', 'pid,comm'])).stdout, 'PID COMMAND\n  1 sh\n  2 [worker]\n');
+  t.equal((await run(['ps', 'c', '-o', 'pid,comm'])).stdout, '    PID COMMAND\n      1 sh\n      2 [worker]\n');
   t.match((await run(['ps', 'c', 'aux'])).stdout, /^USER +PID +TTY +STAT/);
-  t.match((await run(['ps', 'c', '-e', '-x'])).stdout, /^PID +TTY +STAT +TIME +COMMAND\n/);
+  t.match((await run(['ps', 'c', '-e', '-x'])).stdout, /^ +PID +TTY +STAT +TIME +COMMAND\n/);
   t.same(JSON.parse((await run(['ps', '--format', 'json', 'c'])).stdout), [process.pid]);
   t.equal((await run(['ps', '-f', 'json', 'gone'])).stdout, '[]\n');
   t.match(await run(['ps', 'gone']), { status: 0, stdout: /^UID.*\n$/ }, 'the heading, as runc');

@@ -94,13 +94,13 @@ t.test('a container is created, started, and processes are started in it', async
     exec: 'e1',
     process: { args: ['ls'] },
     streams: { terminal: 1030 },
-    preserved: [1031],
+    preserved: [{ port: 1031, access: 'read' as const }],
   };
   const calls: [Promise<unknown>, string, object, unknown?, unknown?][] = [
     [
-      client.create({ ...RUN, preserved: [1029] }),
+      client.create({ ...RUN, preserved: [{ port: 1029, access: 'write' }] }),
       'container.create',
-      { ...RUN, preserved: [1029] },
+      { ...RUN, preserved: [{ port: 1029, access: 'write' }] },
       { pid: 5 },
       { pid: 5 },
     ],

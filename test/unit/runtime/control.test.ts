@@ -144,8 +144,8 @@ t.test('descriptors that are not open for their stream are left out, and closed'
     { read: -1, write: third },
     { read: both, write: both },
   ]);
-  const [{ streams, preserved }] = asked as [{ streams: object; preserved: number[] }];
+  const [{ streams, preserved }] = asked as [{ streams: object; preserved: object[] }];
   assert.deepEqual(JSON.parse(JSON.stringify(streams)), { stderr: 2001 });
-  assert.deepEqual(preserved, [2002]);
+  assert.deepEqual(preserved, [{ port: 2002, access: 'both' }]);
   assert.deepEqual([cancelled, descriptors()], [2, before]);
 });

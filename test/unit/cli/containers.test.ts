@@ -114,7 +114,10 @@ t.test('ps', async (t) => {
     'nothing that steers a terminal',
   );
   t.match(second, /^1000 +2 +1 0 \d\d:\d\d \? +00:00:00 \[worker\]$/);
-  t.equal((await run(['ps', 'c', '-o', 'pid,comm'])).stdout, '    PID COMMAND\n      1 sh\n      2 [worker]\n');
+  t.equal(
+    (await run(['ps', 'c', '-o', 'pid,comm'])).stdout,
+    '    PID COMMAND\n      1 sh\n      2 [worker]\n',
+  );
   t.match((await run(['ps', 'c', 'aux'])).stdout, /^USER +PID +TTY +STAT/);
   t.match((await run(['ps', 'c', '-e', '-x'])).stdout, /^ +PID +TTY +STAT +TIME +COMMAND\n/);
   t.same(JSON.parse((await run(['ps', '--format', 'json', 'c'])).stdout), [process.pid]);

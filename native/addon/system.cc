@@ -189,6 +189,9 @@ Napi::Value enterView(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// separateMounts(): 0 or -errno.
+Napi::Value separateMounts(const Napi::CallbackInfo& info) { return number(info, system::separateMounts()); }
+
 }  // namespace
 
 void initSystem(Napi::Env env, Napi::Object exports) {
@@ -205,6 +208,7 @@ void initSystem(Napi::Env env, Napi::Object exports) {
   exports["controllingTerminal"] = Napi::Function::New(env, controllingTerminal, "controllingTerminal");
   exports["unshare"] = Napi::Function::New(env, leaveNamespaces, "unshare");
   exports["setns"] = Napi::Function::New(env, joinNamespace, "setns");
+  exports["separateMounts"] = Napi::Function::New(env, separateMounts, "separateMounts");
   exports["enterView"] = Napi::Function::New(env, enterView, "enterView");
   exports["netlink"] = Napi::Function::New(env, netlink, "netlink");
   exports["memfd"] = Napi::Function::New(env, memoryFile, "memfd");

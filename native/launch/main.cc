@@ -23,6 +23,8 @@ constexpr char kCreated = '\0';
 /// The sandbox's descriptors (src/runtime/create.ts): its standard error and status, then the container's
 /// streams.
 constexpr int kStatus = 3;
+/// How many namespaces a hook may be given.
+constexpr int kHookNamespaces = 2;
 constexpr int kStreams = 4;
 constexpr int kMaxArguments = 4096;
 
@@ -139,12 +141,18 @@ int awaitCreation(int status) {
   }
 }
 
-/// `tsvmm @hook PATH ARGV0 [ARG...]`, from src/runtime/hooks.ts: becomes a hook in the network namespace that
-/// descriptor 3 is of. The sandbox itself stays in the container's meanwhile, where hooks look for it. An
-/// ordinary user may not go back to the host's; his hooks are where he is.
+/// `tsvmm @hook PATH ARGV0 [ARG...]`, from src/runtime/hooks.ts: becomes a hook in the namespaces (of the
+/// network, of mounts) that the descriptors from 3 on are of. The sandbox itself stays in the container's
+/// meanwhile, where hooks look for it. An ordinary user may not go back to the host's; his hooks are where he
+/// is.
 [[noreturn]] void becomeHook(char** argv) {
-  [[maybe_unused]] const int entered = setns(kStatus, CLONE_NEWNET);
-  close(kStatus);
+  char folder[PATH_MAX];
+  const bool known = getcwd(folder, sizeof folder) != nullptr;
+  for (int fd = kStatus; fd < kStatus + kHookNamespaces; ++fd) {
+    // Another mount namespace has another working directory: its root.
+    [[maybe_unused]] const bool entered = setns(fd, 0) == 0 && known && chdir(folder) == 0;
+    close(fd);
+  }
   execv(argv[0], argv + 1);
   dprintf(STDERR_FILENO, "cannot be run: %s\n", strerror(errno));
   _exit(kNoNode);

@@ -244,4 +244,20 @@ std::optional<ViewError> enterView(const View& view, bool* hasProc) {
   return error;
 }
 
+int separateMounts() {
+  const Fd before(open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC));
+  const Fd folder(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!before || !folder || unshare(CLONE_NEWNS | CLONE_FS) != 0) {
+    return -errno;
+  }
+  if (mount(nullptr, "/", nullptr, kRecursiveSlave, nullptr) == 0) {
+    return 0;
+  }
+  const int error = -errno;
+  if (setns(before.get(), CLONE_NEWNS) == 0) {
+    [[maybe_unused]] const int result = fchdir(folder.get());
+  }
+  return error;
+}
+
 }  // namespace tsvmm::system

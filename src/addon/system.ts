@@ -41,6 +41,8 @@ export interface SystemAddon {
   unshare(flags: number): number;
   /** setns(2), of the calling thread; `type` is a CLONE_NEW* flag. */
   setns(pathOrFd: string | number, type: number): number;
+  /** Moves the calling thread (no other) into a copy of its mount namespace; what is mounted there is not seen outside. 0 or -errno. */
+  separateMounts(): number;
   /**
    * Moves the calling thread (no other) into a new mount namespace whose root is the container's view of the host's files; the old
    * root is detached, and the working directory is the state folder, which has no path any more: only relative paths lead there

@@ -1,12 +1,13 @@
 import { closeSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
+import { addon } from '../addon/index.js';
 import { Machine } from '../machine/machine.js';
 import type { Timeline } from '../machine/timeline.js';
 import { type Bundle, checkId, loadBundle } from './bundle.js';
 import { resolveSettings, type SettingFlags, type Settings } from './config/settings.js';
 import { ConsoleLog } from './console-log.js';
 import { lockContainerId } from './container-lock.js';
-import { UserError } from './errors.js';
+import { reasonOfErrno, UserError } from './errors.js';
 import { type GuestConfig, guestConfig } from './guest-config.js';
 import { runHooks, runPoststopHooks } from './hooks.js';
 import {
@@ -37,6 +38,9 @@ import { startTimeOf } from './state/process.js';
 import { type ContainerStatus, ociState, type StoredState } from './state/state.js';
 import { CONFIG_FILE, CONTROL_SOCKET, ContainerStore, writeState } from './state/store.js';
 import { ownPid } from './user-namespace.js';
+
+/** Of this thread. */
+const OWN_MOUNTS = '/proc/thread-self/ns/mnt';
 
 /** As runc: the user to whom the state belongs. */
 function ownerName(): string {
@@ -285,14 +289,42 @@ export class Container {
     if (this.#state.status === 'creating' || this.#state.status === 'created') this.setStatus('running');
   }
 
-  /**
-   * @param network of ./hooks.ts
-   * @throws UserError that names the hook that failed
-   */
-  async runHooks(name: HookName, status: ContainerStatus, network?: number): Promise<void> {
+  /** @throws UserError that names the hook that failed */
+  async runHooks(name: HookName, status: ContainerStatus): Promise<void> {
     const hooks = this.bundle.spec.hooks?.[name];
-    if (hooks === undefined) return;
-    await runHooks(name, hooks, this.ociState(status), this.bundle.directory, network);
+    await runHooks(name, hooks, this.ociState(status), this.bundle.directory);
+  }
+
+  /**
+   * Hooks of the creation. Those of the container's namespaces begin in its root file system, as runc's do.
+   * @param host descriptors of the host's namespaces, where this thread has left them
+   */
+  async #runCreateHooks(host: readonly number[]): Promise<void> {
+    const { hooks = {} } = this.bundle.spec;
+    const { root, directory } = this.bundle;
+    const rootfs = root.type === 'directory' ? root.directory : directory;
+    const state = this.ociState('creating');
+    await runHooks('prestart', hooks.prestart, state, directory, host);
+    await runHooks('createRuntime', hooks.createRuntime, state, directory, host);
+    await runHooks('createContainer', hooks.createContainer, state, rootfs);
+  }
+
+  /**
+   * What hooks of the creation mount, by the container's process ID or in its namespace, is the container's alone: its machine's shares
+   * are of a mount namespace that ends with this process. Returns a descriptor of the host's.
+   */
+  #separateMounts(): number | undefined {
+    if (process.geteuid?.() !== 0) return undefined;
+    const host = openSync(OWN_MOUNTS, 'r');
+    const status = addon().separateMounts();
+    if (status < 0) {
+      closeSync(host);
+      throw new UserError(`a mount namespace for the hooks cannot be made: ${reasonOfErrno(status)}`);
+    }
+    // Without it the mounts would go when this thread takes on the container's view.
+    const own = openSync(OWN_MOUNTS, 'r');
+    this.#undo.push(() => closeSync(own));
+    return host;
   }
 
   async runPoststopHooks(): Promise<void> {
@@ -351,11 +383,12 @@ export class Container {
     // A namespace that nobody can put anything into need not be made.
     const needed = plan.kind !== 'own' || hooked || options.command === 'create';
     const made: NetworkPlan = needed ? plan : { kind: 'none' };
-    const host = joinNetwork(made);
+    const mounts = hooked ? this.#separateMounts() : undefined;
+    const host = [joinNetwork(made), mounts].filter((fd) => fd !== undefined);
     try {
-      for (const name of hooked ? CREATE_HOOKS : []) await this.runHooks(name, 'creating', host);
+      if (hooked) await this.#runCreateHooks(host);
     } finally {
-      if (host !== undefined) closeSync(host);
+      for (const fd of host) closeSync(fd);
     }
     const attached = attachNetwork(made);
     this.#attached = attached;

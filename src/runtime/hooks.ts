@@ -7,10 +7,10 @@ const MAX_SAID = 1000;
 
 /**
  * Runs hooks one after the other, the state as JSON on the standard input of each (runtime specification, config.md, "POSIX-platform
- * Hooks"). They run in this thread's namespaces, those of a creation in the host's network namespace.
- * @param network a descriptor of that, where this thread is in another: who looks for the state's process ID has to find it in the
- * container's
+ * Hooks"). They run in this thread's namespaces.
  * @param state what the specification's state is at this point
+ * @param namespaces descriptors of at most two others for them, where this thread has the container's: who looks for the state's process
+ * ID has to find it there
  * @throws UserError that names the hook which failed; those behind it have not run
  */
 export async function runHooks(
@@ -18,7 +18,7 @@ export async function runHooks(
   hooks: readonly Hook[] | undefined,
   state: object,
   directory: string,
-  network?: number,
+  namespaces: readonly number[] = [],
 ): Promise<void> {
   if (hooks === undefined || hooks.length === 0) return;
   const { spawnSync } = await import('node:child_process');
@@ -26,10 +26,10 @@ export async function runHooks(
   for (const [index, { path, args = [path], env, timeout }] of hooks.entries()) {
     const where = `hooks.${name}[${index}]: ${path}`;
     const [argv0 = path, ...rest] = args;
-    const launched = network !== undefined;
+    const launched = namespaces.length > 0;
     const program = launched ? `${packageRoot()}/dist/tsvmm` : path;
     const result = spawnSync(program, launched ? ['@hook', path, argv0, ...rest] : rest, {
-      ...(launched ? { stdio: ['pipe', 'pipe', 'pipe', network] } : { argv0 }),
+      ...(launched ? { stdio: ['pipe', 'pipe', 'pipe', ...namespaces] } : { argv0 }),
       // As runc and crun do, and as hooks in the field rely on: without one of its own it has the runtime's.
       env: env === undefined ? process.env : environment(env),
       input,

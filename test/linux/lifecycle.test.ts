@@ -149,6 +149,31 @@ t.test('hooks', async (t) => {
   t.equal((await containers.run('delete', '--force', 'late')).status, 0);
 });
 
+t.test('what hooks of the creation mount is in the container only', async (t) => {
+  const containers = new Containers(t);
+  const folder = temporaryFolder(t);
+  for (const name of ['one', 'two']) writeFileSync(join(folder, name), `${name}\n`);
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8');
+  const shell = (script: string) => [{ path: '/bin/sh', args: ['sh', '-c', script] }];
+  const bundle = makeBundle(t, 'cat /one /two > /seen', (spec) => {
+    const enter = `pid=$(sed 's/.*"pid":\\([0-9]*\\).*/\\1/'); echo "$PWD" > ${folder}/where; touch rootfs/one`;
+    spec.hooks = {
+      createRuntime: shell(`${enter}; nsenter -m -t $pid mount --bind ${folder}/one $PWD/rootfs/one`),
+      createContainer: shell(`touch ./two && mount --bind ${folder}/two ./two`),
+    };
+  });
+  t.equal((await containers.create('mounted', bundle)).stderr, '');
+  t.equal(readFileSync(join(folder, 'where'), 'utf8'), `${bundle}\n`, 'a hook begins in the bundle');
+  t.equal(readFileSync('/proc/self/mountinfo', 'utf8'), mounts);
+  const { pid } = JSON.parse((await containers.run('state', 'mounted')).stdout) as { pid: number };
+  t.equal((await containers.run('start', 'mounted')).status, 0);
+  await ended(pid);
+  t.equal(readFileSync(join(bundle, 'rootfs/seen'), 'utf8'), 'one\ntwo\n');
+  t.equal(readFileSync(join(bundle, 'rootfs/one'), 'utf8'), '');
+  t.equal((await containers.run('delete', 'mounted')).status, 0);
+  t.equal(readFileSync('/proc/self/mountinfo', 'utf8'), mounts);
+});
+
 t.test('what is wrong is told at create, and leaves nothing', async (t) => {
   const containers = new Containers(t);
   const absent = makeBundle(t, '', (spec) => {

@@ -79,6 +79,17 @@ check delete-b vm delete b
 check nothing-left-of-pod nothing_left
 check host-kernel-again ping -c 1 10.77.0.2
 
+ip link add card type veth peer name far && ip link set card up && ip link set far up && ip addr add 10.78.0.1/24 dev far
+for kind in macvlan ipvlan; do
+  mode=bridge; [ $kind = macvlan ] || mode=l2
+  ip netns add $kind
+  ip link add eth0 netns $kind link card type $kind mode $mode && ip -n $kind addr add 10.78.0.2/24 dev eth0 && ip -n $kind link set eth0 up
+  check $kind vm run --bundle $(cat $D/$kind.path) $kind
+  cat $D/log
+  check $kind-of-the-host-again ip netns exec $kind ping -c 1 10.78.0.1
+  ip netns del $kind
+done
+
 TSVMM_PASST_ARGUMENTS="-t 8081:80" "$NODE" "$TSVMM" --root $D/state run --network passt --bundle $(cat $D/user.path) user </dev/null >$D/user.log 2>&1 &
 check published up http://192.0.2.10:8081
 touch $D/done; wait $!
@@ -155,7 +166,7 @@ while True:
 const NAMES = (
   'one-machine same-as-the-namespace interfaces mtu sysctl ping ping6 ping-whole-mtu tcp-out tcp-in tcp6 dns dns-of-the-namespace dns-of-the-namespace-by-tcp ' +
   'nothing-left create-a create-b start-a start-b up-a up-b twenty-a twenty-b twenty-a6 twenty-b6 one-answers b-without-a stopped ' +
-  'delete-a b-after-delete b-answers b-refuses filters-left delete-b nothing-left-of-pod host-kernel-again published ' +
+  'delete-a b-after-delete b-answers b-refuses filters-left delete-b nothing-left-of-pod host-kernel-again macvlan macvlan-ping macvlan-of-the-host-again ipvlan ipvlan-ping ipvlan-of-the-host-again published ' +
   'passt-download passt-download6 passt-dns passt-ended nothing-in-the-state'
 ).split(' ');
 
@@ -210,6 +221,10 @@ t.test('a network namespace, a pod of two machines, and passt', async (t) => {
   bundle('a', 'busybox httpd -f -p 8001 -h /mnt/www', pod);
   bundle('b', 'busybox httpd -f -p 8002 -h /mnt/www', pod);
   bundle('user', PASST_GUEST, { network: undefined });
+  for (const kind of ['macvlan', 'ipvlan']) {
+    const script = `${GUEST}\ncheck ${kind}-ping ping -c 2 -i 0.2 10.78.0.1`;
+    bundle(kind, script, { network: { path: `/run/netns/${kind}` } });
+  }
   bundle('nowhere', 'true', { network: { path: '/nowhere' } });
 
   const namespaces = ['--net', '--mount', '--pid', '--fork', '--kill-child', '--mount-proc'];

@@ -130,12 +130,13 @@ async function sessions(list, tap, reporter, env) {
   let trouble;
   let left = list;
   while (left.length > 0) {
-    const { ended, status } = await session(left, tap, env);
+    const { started, ended, status } = await session(left, tap, env);
     trouble = status === 0 ? undefined : `the testbed's end (status ${status})`;
     const again = [];
     for (const entry of left) {
       const events = ended.get(entry.file);
-      entry.tries--;
+      // One that had not begun when the testbed broke has not had its try, unless none had.
+      if (started.has(entry.file) || started.size === 0) entry.tries--;
       const failed = events === undefined || events.at(-1).end !== 0;
       const name = relative(join(root, 'out/js'), entry.file);
       if (failed && entry.tries > 0) {
@@ -189,7 +190,7 @@ async function session(list, tap, env) {
   }
   clearTimeout(silence);
   const status = child.exitCode ?? (await new Promise((resolve) => child.on('close', resolve)));
-  return { ended, status };
+  return { started: new Set(open.keys()), ended, status };
 }
 
 async function main() {

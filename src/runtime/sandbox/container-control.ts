@@ -37,7 +37,13 @@ export class ContainerControl implements ControlHandlers {
     }
     // From here a second one is refused.
     container.setStatus('running');
-    await container.sandbox.start();
+    try {
+      await container.sandbox.start();
+    } catch (error) {
+      // What cannot be started will never run.
+      await this.stop();
+      throw error;
+    }
     return {};
   }
 

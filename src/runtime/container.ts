@@ -270,6 +270,7 @@ export class Container {
       id,
       machine,
       params: containerParams(id, bundle, this.guest),
+      program: spec.process.args[0] ?? '',
       digits: bundle.digits,
       network: resolver === undefined ? attached.guest : { ...attached.guest, resolver },
       streams: options.streams(terminal),

@@ -118,7 +118,7 @@ export class ContainerControl implements ControlHandlers {
       const resumed = new Promise<void>((resolve) => this.#waiting.push(resolve));
       await Promise.race([resumed, container.sandbox.ended.catch(() => {})]);
     }
-    return container.sandbox.ask(container.sandbox.execs.start(request));
+    return container.sandbox.ask(container.sandbox.execs.start(request), request.process.args?.[0]);
   }
 
   #mustBeAlive(): void {

@@ -24,6 +24,8 @@ export interface SandboxOptions {
   readonly machine: Machine;
   /** Of container.run and container.create, without the streams. */
   readonly params: Omit<RunParams, 'streams' | 'preserved'>;
+  /** The process's, for messages. */
+  readonly program: string;
   /** How large numbers of the configuration were written (../spec/exact-json.ts). */
   readonly digits: ReadonlyMap<number, string>;
   /** What the guest has to configure: parameters of network.set. */
@@ -161,12 +163,12 @@ export class Sandbox {
     this.options.machine.stop();
   }
 
-  /** What became of a request to the agent, with the machine's own reason where the machine is what failed. */
-  async ask<T>(answer: Promise<T>): Promise<T> {
+  /** What became of a request to the agent, with the machine's own reason where the machine is what failed. `program` is what it was to start. */
+  async ask<T>(answer: Promise<T>, program = this.options.program): Promise<T> {
     try {
       return await answer;
     } catch (error) {
-      if (error instanceof RefusedError) throw new UserError(asRuncSays(messageOf(error)));
+      if (error instanceof RefusedError) throw new UserError(asRuncSays(messageOf(error), program));
       // Its connection has ended, and why is on its way.
       if (this.#phase !== 'exited') await this.ended;
       throw new UserError(messageOf(error));

@@ -1,6 +1,8 @@
 // Words by which docker tells a missing program from other failures.
 import t from 'tap';
-import { asRuncSays } from '../../../src/runtime/runc-words.js';
+import { asRuncSays as translate } from '../../../src/runtime/runc-words.js';
+
+const asRuncSays = (message: string) => translate(message, '/etc');
 
 t.equal(
   asRuncSays('executable file `nothing` not found in $PATH: No such file or directory'),
@@ -16,3 +18,7 @@ t.equal(
 );
 t.equal(asRuncSays('exec `/etc/passwd`: Permission denied'), 'exec `/etc/passwd`: permission denied');
 t.equal(asRuncSays('something else: Busy'), 'something else: Busy');
+t.equal(
+  asRuncSays('open executable: Operation not permitted'),
+  'exec: "/etc": not a file: permission denied',
+);

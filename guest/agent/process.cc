@@ -106,13 +106,6 @@ void Process::start(const Plan& plan) {
   words.insert(words.end(), plan.options.begin(), plan.options.end());
   words.push_back(plan.container);
 
-  const Fd null = openNull();
-  // Pipes, not the connections themselves: /dev/stdout cannot be opened where it is a socket.
-  Pipe inPipe = in ? makePipe() : Pipe{};
-  Pipe outPipe = out ? makePipe() : Pipe{};
-  Pipe errPipe = err ? makePipe() : Pipe{};
-  std::vector<int> descriptors = {in ? inPipe.read.get() : null.get(), out ? outPipe.write.get() : null.get(),
-                                  err ? errPipe.write.get() : null.get()};
   const std::array<std::pair<const Fd*, const char*>, 4> connections = {
       {{&in, "stdin"}, {&out, "stdout"}, {&err, "stderr"}, {&terminalConnection_, "terminal"}}};
   for (const auto& [connection, name] : connections) {
@@ -120,52 +113,44 @@ void Process::start(const Plan& plan) {
       finishConnect(connection->get(), name);
     }
   }
-  std::vector<Pipe> preservedPipes;
-  for (std::size_t i = 0; i < preserved.size(); ++i) {
-    finishConnect(preserved[i].get(), "a preserved descriptor");
-    const auto access = plan.streams.preserved[i].access;
-    preservedPipes.push_back(access == PreservedPort::Access::kBoth ? Pipe{} : makePipe());
-    switch (access) {
-      case PreservedPort::Access::kRead:
-        descriptors.push_back(preservedPipes[i].read.get());
-        break;
-      case PreservedPort::Access::kWrite:
-        descriptors.push_back(preservedPipes[i].write.get());
-        break;
-      case PreservedPort::Access::kBoth:
-        // No pipe has both directions: the process gets the connection itself, in the state of any new
-        // descriptor.
-        fcntl(preserved[i].get(), F_SETFL, 0);
-        descriptors.push_back(preserved[i].get());
-        break;
+  for (const Fd& connection : preserved) {
+    finishConnect(connection.get(), "a preserved descriptor");
+  }
+
+  const Fd null = openNull();
+  // The process's ends; this process has them until crun has.
+  std::vector<Fd> given;
+  std::vector<std::pair<RelayEnd, RelayEnd>> inputs;
+  using Access = PreservedPort::Access;
+  const auto give = [&](Fd connection, Access access) {
+    if (access == Access::kBoth) {
+      // No pipe has both directions: the process gets the connection itself, in the state of any new
+      // descriptor.
+      fcntl(connection.get(), F_SETFL, 0);
+      given.push_back(std::move(connection));
+      return given.back().get();
     }
+    // A pipe, not the connection itself: /dev/stdout cannot be opened where it is a socket.
+    auto [read, write] = makePipe();
+    RelayEnd host{std::move(connection), EndKind::kSocket};
+    if (access == Access::kRead) {
+      inputs.emplace_back(std::move(host), RelayEnd{std::move(write), EndKind::kPipe});
+      given.push_back(std::move(read));
+    } else {
+      held_.emplace_back(RelayEnd{std::move(read), EndKind::kPipe}, std::move(host));
+      given.push_back(std::move(write));
+    }
+    return given.back().get();
+  };
+  std::vector<int> descriptors = {in ? give(std::move(in), Access::kRead) : null.get(),
+                                  out ? give(std::move(out), Access::kWrite) : null.get(),
+                                  err ? give(std::move(err), Access::kWrite) : null.get()};
+  for (std::size_t i = 0; i < preserved.size(); ++i) {
+    descriptors.push_back(give(std::move(preserved[i]), plan.streams.preserved[i].access));
   }
   crun_ = children_.spawn(words, descriptors, [this](int status) { crunEnded(status); });
-
-  if (in) {
-    relayInput({std::move(in), EndKind::kSocket}, {std::move(inPipe.write), EndKind::kPipe});
-  }
-  if (out) {
-    held_.emplace_back(RelayEnd{std::move(outPipe.read), EndKind::kPipe},
-                       RelayEnd{std::move(out), EndKind::kSocket});
-  }
-  if (err) {
-    held_.emplace_back(RelayEnd{std::move(errPipe.read), EndKind::kPipe},
-                       RelayEnd{std::move(err), EndKind::kSocket});
-  }
-  for (std::size_t i = 0; i < preserved.size(); ++i) {
-    auto& [read, write] = preservedPipes[i];
-    switch (plan.streams.preserved[i].access) {
-      case PreservedPort::Access::kRead:
-        relayInput({std::move(preserved[i]), EndKind::kSocket}, {std::move(write), EndKind::kPipe});
-        break;
-      case PreservedPort::Access::kWrite:
-        held_.emplace_back(RelayEnd{std::move(read), EndKind::kPipe},
-                           RelayEnd{std::move(preserved[i]), EndKind::kSocket});
-        break;
-      case PreservedPort::Access::kBoth:
-        break;
-    }
+  for (auto& [source, sink] : inputs) {
+    relayInput(std::move(source), std::move(sink));
   }
 }
 

@@ -189,7 +189,7 @@ Napi::Value enterView(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// separateMounts(): 0 or -errno.
+// separateMounts(): a descriptor or -errno.
 Napi::Value separateMounts(const Napi::CallbackInfo& info) { return number(info, system::separateMounts()); }
 
 }  // namespace

@@ -23,9 +23,10 @@ constexpr char kCreated = '\0';
 /// The sandbox's descriptors (src/runtime/create.ts): its standard error and status, then the container's
 /// streams.
 constexpr int kStatus = 3;
-/// How many namespaces a hook may be given.
-constexpr int kHookNamespaces = 2;
 constexpr int kStreams = 4;
+/// Where a hook's namespaces begin, and how many it may be given.
+constexpr int kHookNamespace = 3;
+constexpr int kHookNamespaces = 2;
 constexpr int kMaxArguments = 4096;
 
 bool isOneOf(const char* word, const char* const* words) {
@@ -148,7 +149,7 @@ int awaitCreation(int status) {
 [[noreturn]] void becomeHook(char** argv) {
   char folder[PATH_MAX];
   const bool known = getcwd(folder, sizeof folder) != nullptr;
-  for (int fd = kStatus; fd < kStatus + kHookNamespaces; ++fd) {
+  for (int fd = kHookNamespace; fd < kHookNamespace + kHookNamespaces; ++fd) {
     // Another mount namespace has another working directory: its root.
     [[maybe_unused]] const bool entered = setns(fd, 0) == 0 && known && chdir(folder) == 0;
     close(fd);

@@ -88,6 +88,45 @@ void makePlace(const Fd& root, std::string_view path, bool folder) {
   }
 }
 
+ViewError failed(std::string step) { return {-errno, std::move(step)}; }
+
+/// Where the calling thread is, to go back to.
+class Origin {
+ public:
+  Origin()
+      : mounts_(open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC)),
+        folder_(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)) {}
+
+  /// Moves the thread into a copy of its mount namespace.
+  std::optional<ViewError> leave() const {
+    if (!mounts_ || !folder_) {
+      return failed("open /proc/thread-self/ns/mnt");
+    }
+    if (unshare(CLONE_NEWNS | CLONE_FS) != 0) {
+      return failed("unshare a mount namespace");
+    }
+    // What happens there is no concern of the host's; what the host takes away is taken away there.
+    if (mount(nullptr, "/", nullptr, kRecursiveSlave, nullptr) != 0) {
+      auto error = failed("make the mounts slaves of the host's");
+      comeBack();
+      return error;
+    }
+    return std::nullopt;
+  }
+
+  void comeBack() const {
+    if (setns(mounts_.get(), CLONE_NEWNS) == 0) {
+      [[maybe_unused]] const int result = fchdir(folder_.get());
+    }
+  }
+
+  Fd takeMounts() { return std::move(mounts_); }
+
+ private:
+  Fd mounts_;
+  Fd folder_;
+};
+
 class Builder {
  public:
   explicit Builder(const View& view) : view_(view) {}
@@ -95,29 +134,19 @@ class Builder {
   bool hasProc() const { return hasProc_; }
 
   std::optional<ViewError> build() {
-    const Fd before(open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC));
-    const Fd folder(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!before || !folder) {
-      return failed("open /proc/thread-self/ns/mnt");
-    }
-    if (unshare(CLONE_NEWNS | CLONE_FS) != 0) {
-      return failed("unshare a mount namespace");
+    const Origin before;
+    if (auto error = before.leave()) {
+      return error;
     }
     auto error = fill();
-    if (error && setns(before.get(), CLONE_NEWNS) == 0) {
-      [[maybe_unused]] const int result = fchdir(folder.get());
+    if (error) {
+      before.comeBack();
     }
     return error;
   }
 
  private:
-  static ViewError failed(std::string step) { return {-errno, std::move(step)}; }
-
   std::optional<ViewError> fill() {
-    // What happens here is no concern of the host's; what the host takes away is taken away here.
-    if (mount(nullptr, "/", nullptr, kRecursiveSlave, nullptr) != 0) {
-      return failed("make the mounts slaves of the host's");
-    }
     // Opened here, they belong to mounts of this namespace, and keep none of the host's busy.
     InheritedFd::openFolder();
     directory_ = Fd(open(view_.directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -245,19 +274,9 @@ std::optional<ViewError> enterView(const View& view, bool* hasProc) {
 }
 
 int separateMounts() {
-  const Fd before(open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC));
-  const Fd folder(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!before || !folder || unshare(CLONE_NEWNS | CLONE_FS) != 0) {
-    return -errno;
-  }
-  if (mount(nullptr, "/", nullptr, kRecursiveSlave, nullptr) == 0) {
-    return 0;
-  }
-  const int error = -errno;
-  if (setns(before.get(), CLONE_NEWNS) == 0) {
-    [[maybe_unused]] const int result = fchdir(folder.get());
-  }
-  return error;
+  Origin before;
+  const auto error = before.leave();
+  return error ? error->error : before.takeMounts().release();
 }
 
 }  // namespace tsvmm::system

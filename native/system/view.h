@@ -38,8 +38,8 @@ struct ViewError {
 std::optional<ViewError> enterView(const View& view, bool* hasProc = nullptr);
 
 /// Moves the calling thread into a copy of its mount namespace: what is mounted in one of them is not seen in
-/// the other, but for what the host mounts from now on. Needs CAP_SYS_ADMIN. Returns 0 or -errno; the thread
-/// is then where it was.
+/// the other, but for what the host mounts from now on. Needs CAP_SYS_ADMIN. Returns a descriptor of
+/// the namespace that it has left, or -errno; the thread is then where it was.
 int separateMounts();
 
 }  // namespace tsvmm::system

@@ -41,7 +41,7 @@ export interface SystemAddon {
   unshare(flags: number): number;
   /** setns(2), of the calling thread; `type` is a CLONE_NEW* flag. */
   setns(pathOrFd: string | number, type: number): number;
-  /** Moves the calling thread (no other) into a copy of its mount namespace; what is mounted there is not seen outside. 0 or -errno. */
+  /** Moves the calling thread (no other) into a copy of its mount namespace; what is mounted there is not seen outside. A descriptor of the one it has left, or -errno. */
   separateMounts(): number;
   /**
    * Moves the calling thread (no other) into a new mount namespace whose root is the container's view of the host's files; the old

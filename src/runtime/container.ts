@@ -39,9 +39,6 @@ import { type ContainerStatus, ociState, type StoredState } from './state/state.
 import { CONFIG_FILE, CONTROL_SOCKET, ContainerStore, writeState } from './state/store.js';
 import { ownPid } from './user-namespace.js';
 
-/** Of this thread. */
-const OWN_MOUNTS = '/proc/thread-self/ns/mnt';
-
 /** As runc: the user to whom the state belongs. */
 function ownerName(): string {
   try {
@@ -316,14 +313,12 @@ export class Container {
    */
   #separateMounts(): number | undefined {
     if (process.geteuid?.() !== 0) return undefined;
-    const host = openSync(OWN_MOUNTS, 'r');
-    const status = addon().separateMounts();
-    if (status < 0) {
-      closeSync(host);
-      throw new UserError(`a mount namespace for the hooks cannot be made: ${reasonOfErrno(status)}`);
+    const host = addon().separateMounts();
+    if (host < 0) {
+      throw new UserError(`a mount namespace for the hooks cannot be made: ${reasonOfErrno(host)}`);
     }
     // Without it the mounts would go when this thread takes on the container's view.
-    const own = openSync(OWN_MOUNTS, 'r');
+    const own = openSync('/proc/thread-self/ns/mnt', 'r');
     this.#undo.push(() => closeSync(own));
     return host;
   }

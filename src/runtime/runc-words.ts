@@ -6,15 +6,16 @@ export function asRuncSays(message: string, program: string): string {
   return message
     .replace(
       /^open executable: Operation not permitted$/,
-      `exec: ${JSON.stringify(program)}: not a file: permission denied`,
-    )
-    .replace(
-      /executable file [`'"](.*\/.*)['`"] not found in \$PATH(: No such file or directory)?/s,
-      (_, path) => `exec: ${JSON.stringify(path)}: stat ${path}: no such file or directory`,
+      () => `exec: ${JSON.stringify(program)}: not a file: permission denied`,
     )
     .replace(
       /executable file [`'"](.*)['`"] not found in \$PATH(: No such file or directory)?/s,
-      (_, name) => `exec: ${JSON.stringify(name)}: executable file not found in $PATH`,
+      (_, name: string) => {
+        const reason = name.includes('/')
+          ? `stat ${name}: no such file or directory`
+          : 'executable file not found in $PATH';
+        return `exec: ${JSON.stringify(name)}: ${reason}`;
+      },
     )
     .replace(/: (No such file or directory|Permission denied|Exec format error)$/, (reason) =>
       reason.toLowerCase(),

@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import type { AgentClient, RunParams } from '../agent-client.js';
 import type { Process } from '../spec/types.js';
-import { accessOf, type BoundStream, preservedPort, type StreamBinder } from './streams.js';
+import { accessOf, type BoundStream, bindPreserved, type StreamBinder, type StreamEnds } from './streams.js';
 
 export interface ExecRequest {
   readonly process: Process;
@@ -97,37 +97,37 @@ export class Execs {
   #bind(fds: readonly number[], terminal: boolean) {
     const bound: BoundStream[] = [];
     const left = new Set(fds);
-    const bind = (read: number, write: number): BoundStream => {
-      const ends = { read: accessOf(read).read, write: accessOf(write).write };
+    const endsOf = (read: number, write: number): StreamEnds => ({
+      read: accessOf(read).read,
+      write: accessOf(write).write,
+    });
+    const bind = (ends: StreamEnds): BoundStream => {
       const stream = this.binder.bind(ends, true);
       bound.push(stream);
       for (const fd of [ends.read, ends.write]) left.delete(fd);
       return stream;
     };
-    const take = (read: number, write: number): BoundStream | undefined =>
-      accessOf(read).read >= 0 || accessOf(write).write >= 0 ? bind(read, write) : undefined;
+    const take = (ends: StreamEnds): BoundStream | undefined =>
+      ends.read >= 0 || ends.write >= 0 ? bind(ends) : undefined;
     const [first = -1, second = -1, third = -1] = fds;
     let streams: RunParams['streams'];
-    let output: Promise<unknown>;
+    const outputs: (Promise<void> | undefined)[] = [];
     try {
       if (terminal) {
-        const stream = bind(first, second);
+        const stream = bind(endsOf(first, second));
         streams = { terminal: stream.port };
-        output = stream.closed;
+        outputs.push(stream.closed);
       } else {
-        const [stdin, stdout, stderr] = [take(first, -1), take(-1, second), take(-1, third)];
+        const [stdin, stdout, stderr] = [
+          take(endsOf(first, -1)),
+          take(endsOf(-1, second)),
+          take(endsOf(-1, third)),
+        ];
         streams = { stdin: stdin?.port, stdout: stdout?.port, stderr: stderr?.port };
-        output = Promise.all([stdout?.closed, stderr?.closed]);
+        outputs.push(stdout?.closed, stderr?.closed);
       }
-      const written: Promise<unknown>[] = [output];
-      const preserved = fds.slice(terminal ? 2 : 3).map((fd) => {
-        const ends = accessOf(fd);
-        const stream = bind(fd, fd);
-        const port = preservedPort(ends, stream);
-        if (port.access === 'write') written.push(stream.closed);
-        return port;
-      });
-      if (preserved.length > 0) output = Promise.all(written);
+      const { preserved, written } = bindPreserved(fds.slice(terminal ? 2 : 3), bind);
+      const output = Promise.all([...outputs, ...written]);
       return { bound, output, streams, preserved };
     } catch (error) {
       for (const stream of bound) stream.cancel();

@@ -5,7 +5,7 @@ import { AgentClient, CONTROL_PORT, MAX_LINE, RefusedError, type RunParams } fro
 import { messageOf, UserError } from '../errors.js';
 import { asRuncSays } from '../runc-words.js';
 import { Execs } from './execs.js';
-import { accessOf, preservedPort, type StreamBinder, streamBinder } from './streams.js';
+import { bindPreserved, type StreamBinder, streamBinder } from './streams.js';
 
 /** Descriptors of this process that the container's process has as its standard streams. */
 export type SandboxStreams =
@@ -182,16 +182,10 @@ export class Sandbox {
   }
 
   #bindStreams(): Pick<RunParams, 'streams'> & Partial<RunParams> {
-    const { streams, preserved } = this.options;
+    const { streams } = this.options;
     const binder = this.#binder;
-    const others = preserved.map((fd) => {
-      const ends = accessOf(fd);
-      const stream = binder.bind(ends);
-      return { stream, port: preservedPort(ends, stream) };
-    });
-    const also = others.length > 0 ? { preserved: others.map(({ port }) => port) } : {};
-    // What the process can only write to is a pipe in the guest, and ends with it.
-    const written = others.filter(({ port }) => port.access === 'write').map(({ stream }) => stream.closed);
+    const { preserved, written } = bindPreserved(this.options.preserved, (ends) => binder.bind(ends));
+    const also = preserved.length > 0 ? { preserved } : {};
     if (streams.kind === 'terminal') {
       const terminal = binder.bind({ read: streams.read, write: streams.write });
       this.#outputWritten = Promise.all([terminal.closed, ...written]);

@@ -60,7 +60,20 @@ export function accessOf(fd: number): StreamEnds {
   return { read: access === 0 || access === 2 ? fd : -1, write: access === 1 || access === 2 ? fd : -1 };
 }
 
-/** A stream of a descriptor with these ends, as the agent is told of it. */
-export function preservedPort({ read, write }: StreamEnds, { port }: BoundStream): PreservedPort {
-  return { port, access: read < 0 ? 'write' : write < 0 ? 'read' : 'both' };
+/** Of descriptors beside the standard streams: what the agent is told, and when all has come of those that the process only writes to. */
+export function bindPreserved(
+  fds: readonly number[],
+  bind: (ends: StreamEnds) => BoundStream,
+): { readonly preserved: PreservedPort[]; readonly written: Promise<void>[] } {
+  const preserved: PreservedPort[] = [];
+  const written: Promise<void>[] = [];
+  for (const fd of fds) {
+    const ends = accessOf(fd);
+    const { port, closed } = bind(ends);
+    const access = ends.read < 0 ? 'write' : ends.write < 0 ? 'read' : 'both';
+    preserved.push({ port, access });
+    // A pipe in the guest, which ends with the process.
+    if (access === 'write') written.push(closed);
+  }
+  return { preserved, written };
 }
